@@ -1,0 +1,94 @@
+/** What this machine can do: asked of the kernel once, by doing it in a puppet and looking. */
+import { SystemError } from "../../syscalls/error.ts";
+import { capget } from "../../syscalls/linux/capability.ts";
+import { self } from "../../syscalls/kernel.ts";
+import { landlockAbi } from "../../syscalls/linux/landlock.ts";
+import { CAP, CLONE } from "../../syscalls/linux/numbers.ts";
+import { hasFilters } from "../../syscalls/linux/seccomp.ts";
+import { idsOf, isRoot, writeIdMaps } from "./ids.ts";
+import { startPuppet } from "./launch.ts";
+import { Batch } from "./puppet.ts";
+import { enterRoot, type Root, rootOf } from "./walls.ts";
+
+/** The namespaces of a sandbox, in the words of namespaces(7). */
+export const NAMESPACES = {
+  mount: CLONE.NEWNS,
+  pid: CLONE.NEWPID,
+  network: CLONE.NEWNET,
+  ipc: CLONE.NEWIPC,
+  uts: CLONE.NEWUTS,
+  cgroup: CLONE.NEWCGROUP,
+} as const;
+
+export interface Abilities {
+  /** 0 for none. */
+  readonly landlock: number;
+  readonly seccomp: boolean;
+  /** CLONE.NEW* of those that can be made, together with NEWUSER where the others need that. */
+  readonly namespaces: bigint;
+  /** How a root of its own gets its /proc; undefined where no root can be built. */
+  readonly proc: Root["proc"] | undefined;
+  /** Whether this process may become any user: it is root and not a mapped one. */
+  readonly root: boolean;
+  /** What the kernel said of each thing that could not be done. */
+  readonly refusals: Readonly<Record<string, string>>;
+}
+
+let known: Abilities | undefined;
+
+/** The abilities of this machine for this process. Asking costs some milliseconds, once. */
+export function abilities(): Abilities {
+  known ??= probe();
+  return known;
+}
+
+/** Forgets what was found, for a process that changed what it may do. */
+export function forgetAbilities(): void {
+  known = undefined;
+}
+
+function probe(): Abilities {
+  const refusals: Record<string, string> = {};
+  const works = (name: string, act: () => void): boolean => {
+    try {
+      act();
+      return true;
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
+      refusals[name] = error.message;
+      return false;
+    }
+  };
+
+  const all = Object.values(NAMESPACES).reduce((bits, bit) => bits | bit, 0n);
+  const administrator = (capget(self).effective & (1n << BigInt(CAP.SYS_ADMIN))) !== 0n;
+  const user = works("user", () => tryNamespaces(CLONE.NEWUSER)) ? CLONE.NEWUSER : 0n;
+  let namespaces: bigint = user;
+  if (user !== 0n || administrator) {
+    if (works("all", () => tryNamespaces(user | all))) namespaces |= all;
+    else for (const [name, bit] of Object.entries(NAMESPACES)) if (works(name, () => tryNamespaces(user | bit))) namespaces |= bit;
+  }
+  let proc: Root["proc"] | undefined;
+  if ((namespaces & CLONE.NEWNS) !== 0n) {
+    if (works("proc", () => tryNamespaces(namespaces, "mount"))) proc = "mount";
+    else if (works("root", () => tryNamespaces(namespaces, "bind"))) proc = "bind";
+  }
+  return { landlock: landlockAbi(), seccomp: hasFilters(), namespaces, proc, root: isRoot(), refusals };
+}
+
+/** Makes these namespaces and, if a root is to be built, an empty one in them, and ends. Throws what the kernel refused. */
+function tryNamespaces(namespaces: bigint, proc?: Root["proc"]): void {
+  const puppet = startPuppet({ namespaces, descriptors: [] });
+  try {
+    const ids = idsOf(isRoot());
+    if ((namespaces & CLONE.NEWUSER) !== 0n) writeIdMaps(puppet.pid, ids);
+    if (proc === undefined) return;
+    const batch = new Batch();
+    enterRoot(batch, rootOf([], proc), ids);
+    puppet.kernel.carryOut(batch);
+  } finally {
+    puppet.socket.close(); // it ends when its strings are cut
+    self.call("waitid", 3, puppet.pidfd.number, null, 4 | 0x40000000, null);
+    puppet.pidfd.close();
+  }
+}

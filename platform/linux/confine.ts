@@ -1,0 +1,183 @@
+/** A policy carried out: from a puppet to a confined Bun. */
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { Descriptor } from "../../syscalls/descriptor.ts";
+import { machine, self } from "../../syscalls/kernel.ts";
+import { addSeals, changeDirectory, createMemoryFile, open, setCloseOnExec, setUmask, writeAll } from "../../syscalls/linux/file.ts";
+import { CLONE, F, F_SEAL, O } from "../../syscalls/linux/numbers.ts";
+import {
+  createSession,
+  execute,
+  joinSessionKeyring,
+  reap,
+  setHostname,
+  setNoNewPrivileges,
+  setParentDeathSignal,
+} from "../../syscalls/linux/process.ts";
+import { setFilter } from "../../syscalls/linux/seccomp.ts";
+import { resetSignals, signalProcess, unblockSignals } from "../../syscalls/linux/signal.ts";
+import type { Confined, Ended, Policy, Program } from "../platform.ts";
+import { abilities, NAMESPACES } from "./abilities.ts";
+import { closingFilter, startingFilter } from "./filters.ts";
+import { writeIdMaps } from "./ids.ts";
+import { type Puppet, startPuppet } from "./launch.ts";
+import { type Plan, planFor } from "./plan.ts";
+import { Batch } from "./puppet.ts";
+import { runtime } from "./runtime.ts";
+import { dropCapabilities, enterLandlock, enterRoot, setLimits, takeIds } from "./walls.ts";
+
+const SIGKILL = 9;
+/**
+ * The only environment there is, and the boot file deletes it. Address space that Bun would reserve and hardly use counts for RLIMIT_DATA,
+ * and whoever runs inside could use it: 64 MiB of machine code and 64 MiB of object shapes are plenty.
+ */
+const SETTINGS = ["BUN_JSC_jitMemoryReservationSize=67108864", "BUN_JSC_structureHeapSizeInKB=65536"];
+/** Threads count as processes. Bun starts some ten, and each Worker a few. */
+const THREADS = 128;
+/** Starts Bun inside the walls that `policy` asks for. */
+export function confine(policy: Policy, program: Program): Confined {
+  const plan = planFor(policy, abilities(), runtime());
+  // Bun reads the boot file from its standard input, which needs no path; the boot file then puts the true one in its place.
+  using boot = openBoot(program.boot);
+  const [input, output, error] = program.stdio;
+  const puppet = startPuppet({
+    namespaces: plan.namespaces,
+    descriptors: [boot.number, output, error, ...program.lanes, input],
+  });
+  try {
+    if ((plan.namespaces & CLONE.NEWUSER) !== 0n) writeIdMaps(puppet.pid, plan.ids);
+    // In a PID namespace of its own it is the first process, otherwise it keeps the number that the host sees.
+    const pid = (plan.namespaces & CLONE.NEWPID) === 0n ? puppet.pid : 1;
+    const batch = new Batch();
+    buildWalls(batch, plan, policy, pid);
+    const { read } = puppet.kernel.post(batch);
+    return {
+      pid: puppet.pid,
+      enforcement: plan.enforcement,
+      closingFilter: plan.seccomp ? closingFilter(policy, machine(), pid) : new Uint8Array(0),
+      started: started(puppet, read),
+      ended: ended(puppet),
+      verify: () => verify(puppet.pid, plan),
+      kill: () => kill(puppet),
+    };
+  } catch (error) {
+    kill(puppet);
+    puppet.socket.close();
+    void ended(puppet);
+    throw error;
+  }
+}
+
+/** Every wall, in an order in which each step can still be taken, and the last makes it another program. */
+function buildWalls(puppet: Batch, plan: Plan, policy: Policy, pid: number): void {
+  // What execve hands on: dispositions, the mask, the session and its terminal, the umask, the keyring.
+  resetSignals(puppet);
+  unblockSignals(puppet);
+  createSession(puppet);
+  setUmask(puppet, 0o022);
+  // A kernel without keyrings, or an engine that refuses the call, leaves nothing to inherit or to use: the filters refuse it too.
+  puppet.attempt(() => joinSessionKeyring(puppet));
+
+  // Mounting needs the capabilities, and Landlock forbids it to those it confines.
+  if (plan.root !== undefined) enterRoot(puppet, plan.root, plan.ids);
+  else {
+    takeIds(puppet, plan.ids);
+    changeDirectory(puppet, "/proc/self"); // where Bun finds no configuration, and may look
+  }
+  if ((plan.namespaces & CLONE.NEWUTS) !== 0n) setHostname(puppet, "actor");
+  setLimits(puppet, policy.limits, THREADS);
+  if (plan.capable) dropCapabilities(puppet);
+  setNoNewPrivileges(puppet);
+  if (plan.landlock !== undefined) enterLandlock(puppet, plan.landlock.handled, plan.landlock.rules);
+
+  setCloseOnExec(puppet, 3);
+  // Changing ids and capabilities clears it, so it stands behind them. A host that died before this line has closed
+  // the lanes, and the boot file gets no code to run.
+  setParentDeathSignal(puppet, SIGKILL);
+  if (plan.seccomp) setFilter(puppet, startingFilter(machine(), pid));
+  execute(puppet, plan.program, ["bun", "-"], SETTINGS);
+}
+
+const boots = new Map<string, Descriptor>();
+
+/** The boot file, in memory and sealed, one for all actors; opened anew for each, for an open file has one offset. */
+function openBoot(text: string): Descriptor {
+  let file = boots.get(text);
+  if (file === undefined) {
+    file = new Descriptor(createMemoryFile(self, "caisson-boot"));
+    writeAll(self, file.number, Buffer.from(text));
+    addSeals(self, file.number, F_SEAL.SEAL | F_SEAL.SHRINK | F_SEAL.GROW | F_SEAL.WRITE);
+    boots.set(text, file);
+  }
+  return new Descriptor(open(self, `/proc/self/fd/${file.number}`, O.RDONLY | O.CLOEXEC));
+}
+
+/** Settles when the puppet has become Bun, which closes its strings, or rejects with what it answered instead. */
+function started(puppet: Puppet, read: (answer: Uint8Array) => number[]): Promise<void> {
+  return new Promise((resolve, reject) => {
+    watch(puppet.socket.take(), {
+      data(answer) {
+        try {
+          read(answer);
+        } catch (error) {
+          reject(error);
+        }
+        kill(puppet);
+      },
+      close: resolve,
+    });
+  });
+}
+
+/** Settles when the process has ended, and reaps it. */
+function ended(puppet: Puppet): Promise<Ended> {
+  return new Promise((resolve) => {
+    const look = () => {
+      const end = reap(self, puppet.pidfd.number);
+      if (end === undefined) return false;
+      puppet.pidfd.close();
+      resolve(end);
+      return true;
+    };
+    // A pidfd becomes readable when its process ends, which a socket handler takes for its close.
+    watch(self.call("fcntl", puppet.pidfd.number, F.DUPFD_CLOEXEC, 0), { data() {}, close: () => void look() });
+  });
+}
+
+/** Has Bun's event loop watch a descriptor, which it then owns. */
+function watch(fd: number, socket: { data(bytes: Uint8Array): void; close(): void }): void {
+  // @types/bun does not know that a descriptor will do.
+  const handlers = { data: (_: unknown, bytes: Uint8Array) => socket.data(bytes), end: socket.close, close: socket.close };
+  void Bun.connect({ fd, socket: handlers } as never);
+}
+
+function kill({ pidfd }: Puppet): void {
+  if (!pidfd.closed) signalProcess(self, pidfd.number, SIGKILL);
+}
+
+/** Compares what the kernel says of every thread with what was planned. */
+function verify(pid: number, plan: Plan): void {
+  for (const [name, bit] of Object.entries(NAMESPACES)) {
+    if ((plan.namespaces & bit) === 0n) continue;
+    const file = { mount: "mnt", network: "net" }[name] ?? name;
+    if (readlinkSync(`/proc/${pid}/ns/${file}`) === readlinkSync(`/proc/self/ns/${file}`)) {
+      throw new Error(`Cannot trust process ${pid}: it shares the ${name} namespace of the host`);
+    }
+  }
+  const ours = Number(fieldsOf("self").get("Seccomp_filters") ?? 0);
+  const expected = new Map([["NoNewPrivs", "1"]]);
+  if (plan.seccomp) expected.set("Seccomp", "2").set("Seccomp_filters", `${ours + 2}`);
+  for (const set of ["CapInh", "CapPrm", "CapEff", "CapAmb", ...(plan.capable ? ["CapBnd"] : [])]) expected.set(set, "0000000000000000");
+  for (const thread of readdirSync(`/proc/${pid}/task`)) {
+    const found = fieldsOf(`${pid}/task/${thread}`);
+    for (const [field, value] of expected) {
+      // Seccomp_filters came with Linux 5.9.
+      if ((found.get(field) ?? value) === value) continue;
+      throw new Error(`Cannot trust process ${pid}: thread ${thread} has ${field} ${found.get(field)}, expected ${value}`);
+    }
+  }
+}
+
+function fieldsOf(process: string): Map<string, string> {
+  const lines = readFileSync(`/proc/${process}/status`, "utf8").split("\n");
+  return new Map(lines.map((line) => line.split(":\t", 2) as [string, string]));
+}

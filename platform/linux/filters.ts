@@ -1,0 +1,103 @@
+/** The policy as the two seccomp filters: one for Bun's start, and the closing one under which foreign code runs. */
+import { CLONE, F, IOCTL, MAP, O, PR } from "../../syscalls/linux/numbers.ts";
+import type { Machine, SyscallName } from "../../syscalls/kernel.ts";
+import type { Policy } from "../platform.ts";
+import { type Action, compile, type Rule, type Test } from "./bpf.ts";
+
+const DENIED: Action = { errno: 1 }; // EPERM: no other wall answers with it, so it tells which one refused
+const ABSENT: Action = { errno: 38 }; // ENOSYS: callers then take the older call, whose arguments a filter can see
+
+const allow = (...calls: readonly SyscallName[]): Rule[] => calls.map((call) => ({ call, action: "allow" }));
+const allowWhen = (call: SyscallName, ...when: readonly Test[]): Rule => ({ call, action: "allow", when });
+const equal = (arg: Test["arg"], value: number): Test => ({ arg, op: "eq", value: BigInt(value) });
+/** The bits of `mask` in this argument are exactly `value`. */
+const bits = (arg: Test["arg"], mask: bigint | number, value: bigint | number): Test => ({
+  arg,
+  op: "masked",
+  mask: BigInt(mask),
+  value: BigInt(value),
+});
+/** One of several values of one argument. */
+const oneOf = (call: SyscallName, arg: Test["arg"], values: readonly number[]): Rule[] =>
+  values.map((value) => allowWhen(call, equal(arg, value)));
+
+/** Descriptors that are open already: nothing here names a file, an address or a process. */
+const DESCRIPTORS: readonly Rule[] = [
+  ...allow("read", "readv", "pread64", "preadv", "write", "writev", "pwrite64", "pwritev", "lseek", "fstat", "close", "close_range"),
+  ...allow("dup", "dup2", "dup3", "pipe", "pipe2", "eventfd2", "sendto", "sendmsg", "recvfrom", "recvmsg", "shutdown", "getsockopt"),
+  ...allow("getsockname", "getpeername"),
+  ...allow("poll", "ppoll", "select", "pselect6", "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "epoll_pwait2"),
+  ...allow("timerfd_create", "timerfd_settime", "timerfd_gettime"),
+  // F_SETFL could take O_APPEND from a file that may only be appended to, whatever number it is called by: so it may only set it.
+  ...oneOf("fcntl", 1, [F.GETFD, F.SETFD, F.GETFL, F.DUPFD, F.DUPFD_CLOEXEC]),
+  allowWhen("fcntl", equal(1, F.SETFL), bits(2, O.APPEND, O.APPEND)),
+  ...oneOf("ioctl", 1, [IOCTL.FIONBIO, IOCTL.FIONREAD, IOCTL.FIOCLEX, IOCTL.FIONCLEX, IOCTL.TCGETS, IOCTL.TIOCGWINSZ]),
+];
+
+/** Memory of this process's own, all of which RLIMIT_DATA counts: no shared pages and no stacks that grow. */
+const MEMORY: readonly Rule[] = [
+  { call: "mmap", action: DENIED, when: [bits(3, MAP.GROWSDOWN, MAP.GROWSDOWN)] },
+  { call: "mmap", action: DENIED, when: [bits(3, MAP.SHARED | MAP.ANONYMOUS, MAP.SHARED | MAP.ANONYMOUS)] },
+  { call: "mmap", action: DENIED, when: [bits(3, MAP.HUGETLB, MAP.HUGETLB)] },
+  ...allow("mmap", "munmap", "mprotect", "mremap", "madvise", "brk", "membarrier"),
+];
+
+const NAMESPACES = CLONE.NEWNS | CLONE.NEWCGROUP | CLONE.NEWUTS | CLONE.NEWIPC | CLONE.NEWUSER | CLONE.NEWPID | CLONE.NEWNET;
+
+/** Threads of this process. clone3 keeps its flags in memory, where no filter sees them. */
+const THREADS: readonly Rule[] = [
+  allowWhen("clone", bits(0, CLONE.THREAD | NAMESPACES, CLONE.THREAD)),
+  { call: "clone3", action: ABSENT },
+  ...allow("exit", "exit_group", "futex", "futex_waitv", "set_robust_list", "get_robust_list", "rseq", "set_tid_address"),
+  ...allow("sched_yield", "sched_getaffinity", "sched_getparam", "sched_getscheduler", "sched_get_priority_max"),
+  ...allow("sched_get_priority_min", "gettid", "getpid", "restart_syscall"),
+  ...oneOf("prctl", 0, [PR.SET_NAME, PR.GET_NAME, PR.SET_VMA]),
+];
+
+const SIGNALS = allow("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigpending", "rt_sigtimedwait", "rt_sigsuspend", "sigaltstack");
+
+const TIME = allow("clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep", "gettimeofday", "time");
+
+const SELF: readonly Rule[] = [
+  ...allow("getrandom", "uname", "sysinfo", "getrusage", "times", "getcpu", "getppid", "getcwd"),
+  ...allow("getuid", "geteuid", "getgid", "getegid", "getresuid", "getresgid", "getgroups", "getpgrp", "getpgid", "getsid"),
+  ...allow("getrlimit"),
+  allowWhen("prlimit64", equal(2, 0)), // reads a limit, sets none
+];
+
+/** Looking at files, for a policy that grants paths; which ones, Landlock and the mount namespace decide. */
+const READING: readonly Rule[] = [
+  ...allow("open", "openat", "access", "faccessat", "faccessat2", "stat", "lstat", "newfstatat", "statx", "readlink", "readlinkat"),
+  ...allow("getdents", "getdents64", "statfs", "fstatfs", "chdir", "fchdir", "fadvise64", "readahead"),
+  ...oneOf("fcntl", 1, [F.GETLK, F.SETLK, F.SETLKW]),
+];
+
+const WRITING = allow(
+  "mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "creat",
+  "fsync", "fdatasync", "ftruncate", "truncate", "fallocate", "copy_file_range", "sendfile",
+); // biome-ignore format: a list
+
+/** What Bun does before the boot file closes the doors, beyond what stays allowed. */
+const STARTING: readonly Rule[] = [
+  ...READING,
+  ...allow("execve", "execveat", "arch_prctl", "seccomp", "setsockopt", "socketpair"),
+  ...oneOf("prctl", 0, [PR.SET_PDEATHSIG, PR.GET_DUMPABLE, PR.SET_DUMPABLE, PR.SET_THP_DISABLE, PR.GET_NO_NEW_PRIVS]),
+  ...oneOf("fcntl", 1, [F.SETFL]),
+];
+
+/** Signals to its own threads, by which the garbage collector stops them. */
+const ownThreads = (pid: number) => allowWhen("tgkill", equal(0, pid));
+
+/** What holds from the puppet's last call on. @param pid the actor's process id as it sees it itself */
+export function startingFilter(machine: Machine, pid: number): Uint8Array {
+  const rules = [STARTING, WRITING, DESCRIPTORS, MEMORY, THREADS, SIGNALS, TIME, SELF].flat();
+  return compile({ machine, default: DENIED, rules: [...rules, ownThreads(pid)] });
+}
+
+/** What holds from before the first line of foreign code on: what it was handed, its own memory, its own threads. */
+export function closingFilter(policy: Policy, machine: Machine, pid: number): Uint8Array {
+  const rules = [DESCRIPTORS, MEMORY, THREADS, SIGNALS, TIME, SELF];
+  if (policy.read.length + policy.write.length > 0) rules.push(READING);
+  if (policy.write.length > 0) rules.push(WRITING);
+  return compile({ machine, default: DENIED, rules: [...rules.flat(), ownThreads(pid)] });
+}

@@ -1,0 +1,193 @@
+/** Starting a puppet: one clone, and what its child must do before it is a program of its own. */
+import { CFunction, ptr } from "bun:ffi";
+import { Descriptor } from "../../syscalls/descriptor.ts";
+import { SystemError } from "../../syscalls/error.ts";
+import { executable, type Kernel, numberOf, type SyscallName, self } from "../../syscalls/kernel.ts";
+import { capset, lastCapability, raiseAmbient } from "../../syscalls/linux/capability.ts";
+import { SOCK } from "../../syscalls/linux/constants.ts";
+import { addSeals, closeRange, createMemoryFile, duplicate, writeAll } from "../../syscalls/linux/file.ts";
+import { CLONE, ERRNO, F_SEAL, MFD, O } from "../../syscalls/linux/numbers.ts";
+import { CLONE_ARGS, executeDescriptor, reap } from "../../syscalls/linux/process.ts";
+import { socketPair } from "../../syscalls/linux/socket.ts";
+import { Assembler, R } from "../../syscalls/x64.ts";
+import { Batch, carryOut, layOut, PuppetKernel, puppetImage, STRINGS } from "./puppet.ts";
+
+/*
+ * The memory that the stub works in: the clone's number and five arguments, the signal mask to set meanwhile, room for the old one,
+ * the number of calls, the number of those left when the child gave up; then the calls.
+ */
+const MASK = 48;
+const OLD_MASK = 56;
+const COUNT = 64;
+const LEFT = 72;
+const HEADER = 80;
+const ROOM = 32 * 1024;
+
+/**
+ * The stub: clones, and in the child carries out the calls of the block at rdi, the last of which becomes another program.
+ *
+ * The child shares the host's memory and runs while the calling thread waits (`CLONE_VM|CLONE_VFORK`), so it must not run anything
+ * else: it works in registers, touches no stack, and takes no signal, for all are blocked from before the clone.
+ * Returns the child's process id or `-errno`.
+ */
+export function stubCode(): Assembler {
+  const block = (offset: number) => ({ base: R.R12, offset });
+  const setMask = (code: Assembler, mask: number, old: number | undefined) => {
+    code.set(R.AX, numberOf("rt_sigprocmask", "x64")).set(R.DI, 2).address(R.SI, block(mask)); // SIG_SETMASK
+    if (old === undefined) code.clear(R.DX);
+    else code.address(R.DX, block(old));
+    return code.set(R.R10, 8).syscall();
+  };
+  const code = new Assembler().push(R.BX).push(R.BP).push(R.R12).copy(R.R12, R.DI);
+  setMask(code, MASK, OLD_MASK)
+    .load(R.AX, block(0))
+    .load(R.DI, block(8))
+    .load(R.SI, block(16))
+    .load(R.DX, block(24))
+    .load(R.R10, block(32))
+    .load(R.R8, block(40))
+    .syscall()
+    .test(R.AX, 64)
+    .branch("je", "child")
+    .copy(R.BP, R.AX);
+  setMask(code, OLD_MASK, undefined)
+    .copy(R.AX, R.BP)
+    .pop(R.R12)
+    .pop(R.BP)
+    .pop(R.BX)
+    .return()
+    .label("child")
+    .load(R.BP, block(COUNT), 32)
+    .address(R.BX, block(HEADER));
+  return carryOut(code)
+    .store(block(LEFT), R.BP, 32)
+    .set(R.DI, 127)
+    .set(R.AX, numberOf("exit_group", "x64"))
+    .syscall();
+}
+
+/** A puppet that runs, and what the host holds of it. */
+export interface Puppet {
+  readonly pid: number;
+  /** Names the process for as long as it is held. */
+  readonly pidfd: Descriptor;
+  /** The host's end of its strings. */
+  readonly socket: Descriptor;
+  readonly kernel: PuppetKernel;
+}
+
+/** How to start a puppet. */
+export interface Start {
+  /** CLONE.NEW*, the namespaces to begin in. */
+  readonly namespaces: bigint;
+  /** The host's descriptors that it gets, in order, as 0, 1, 2, 4, 5 ...; 3 are its strings. They stay the host's. */
+  readonly descriptors: readonly number[];
+}
+
+/**
+ * Starts a puppet. The calling thread waits for as long as the kernel takes to make the namespaces, a millisecond at most.
+ * Throws the SystemError of `clone3`, or of the call that failed in the child.
+ */
+export function startPuppet({ namespaces, descriptors }: Start): Puppet {
+  const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
+  using socket = new Descriptor(ours);
+  using strings = new Descriptor(theirs);
+  const entries = new Batch();
+  // Whoever passes no standard streams gets the strings there, so that no file opened later takes their numbers.
+  const standard = Array.from({ length: STRINGS }, (_, index) => descriptors[index] ?? strings.number);
+  becomePuppet(entries, [...standard, strings.number, ...descriptors.slice(STRINGS)], namespaces);
+
+  const block = new Uint8Array(ROOM);
+  const base = ptr(block);
+  const frame = layOut(entries.entries, base, HEADER, ROOM);
+  block.set(frame.bytes);
+  const view = new DataView(block.buffer);
+  view.setBigUint64(MASK, 2n ** 64n - 1n, true);
+  view.setUint32(COUNT, entries.entries.length, true);
+  view.setUint32(LEFT, 0, true);
+
+  const { pid, pidfd } = clone(view, base, namespaces);
+  const left = view.getUint32(LEFT, true);
+  if (left > 0) {
+    reap(self, pidfd.number); // it has ended: the clone returned because it did
+    pidfd.close();
+    frame.results(block, entries.entries.length - left);
+  }
+  return { pid, pidfd, socket: new Descriptor(socket.take()), kernel: new PuppetKernel(ours) };
+}
+
+/** Runs the stub on a block: with `clone3`, and with `clone` where something answers that with ENOSYS, as container engines do. */
+function clone(block: DataView, base: number, namespaces: bigint): { pid: number; pidfd: Descriptor } {
+  const share = CLONE.VM | CLONE.VFORK | CLONE.PIDFD;
+  const pidfd = new Uint8Array(4);
+  const call = (name: SyscallName, words: readonly bigint[]) => {
+    [BigInt(numberOf(name)), ...words].forEach((word, index) => {
+      block.setBigUint64(8 * index, word, true);
+    });
+    return stub()(base);
+  };
+  const args = CLONE_ARGS.encode({ flags: share | CLONE.CLEAR_SIGHAND | namespaces, pidfd: BigInt(ptr(pidfd)) });
+  let name: SyscallName = "clone3";
+  let pid = call(name, [BigInt(ptr(args.bytes)), BigInt(CLONE_ARGS.size), 0n, 0n, 0n]);
+  if (pid === -ERRNO.ENOSYS) {
+    name = "clone";
+    // Handlers of the host cannot run in the child, where every signal is blocked; its execve resets them.
+    pid = call(name, [share | namespaces, 0n, BigInt(ptr(pidfd)), 0n, 0n]);
+  }
+  if (pid < 0) throw new SystemError(name, -pid, `(${namesOf(namespaces)})`);
+  return { pid, pidfd: new Descriptor(new DataView(pidfd.buffer).getInt32(0, true)) };
+}
+
+function namesOf(namespaces: bigint): string {
+  const names = Object.entries(CLONE).filter(([name, bit]) => name.startsWith("NEW") && (namespaces & bit) !== 0n);
+  return names.map(([name]) => `CLONE_${name}`).join("|");
+}
+
+let made: ((block: number) => number) | undefined;
+
+function stub(): (block: number) => number {
+  made ??= CFunction({ ptr: executable(stubCode().assemble()) as never, args: ["ptr"], returns: "i64_fast" as never }) as unknown as (
+    block: number,
+  ) => number; // one word in, one word out
+  return made;
+}
+
+let sealed: number | undefined;
+
+/** The descriptor of the puppet's program: in memory, sealed, made once and held for as long as this process lives. */
+function image(): number {
+  if (sealed !== undefined) return sealed;
+  const flags = MFD.CLOEXEC | MFD.ALLOW_SEALING;
+  let descriptor: number;
+  try {
+    descriptor = createMemoryFile(self, "caisson-puppet", flags | MFD.EXEC);
+  } catch (error) {
+    // Before Linux 6.3 the flag is unknown, and every memory file may be executed.
+    if (!(error instanceof SystemError && error.code === "EINVAL")) throw error;
+    descriptor = createMemoryFile(self, "caisson-puppet", flags);
+  }
+  writeAll(self, descriptor, puppetImage());
+  addSeals(self, descriptor, F_SEAL.SEAL | F_SEAL.SHRINK | F_SEAL.GROW | F_SEAL.WRITE);
+  sealed = descriptor;
+  return descriptor;
+}
+
+/** The calls that turn the host's child into the puppet's own program: nothing of the host is left to it but `descriptors`. */
+function becomePuppet(child: Kernel, descriptors: readonly number[], namespaces: bigint): void {
+  // Two moves, for a descriptor may stand where another is to go. Whatever these numbers held is closed in the child alone.
+  const numbers = [...descriptors, image()];
+  const free: number[] = [];
+  for (let number = numbers.length; free.length < numbers.length; number++) if (!numbers.includes(number)) free.push(number);
+  numbers.forEach((number, index) => { duplicate(child, number, free[index]!); });
+  // The last is the program itself, which closes when it is executed.
+  free.forEach((number, index) => { duplicate(child, number, index, index === numbers.length - 1 ? O.CLOEXEC : 0); });
+  closeRange(child, numbers.length);
+  if ((namespaces & CLONE.NEWUSER) !== 0n) {
+    // Its id maps are written when it runs. Until then its user id means nothing, and an execve would take its capabilities.
+    const last = lastCapability();
+    const all = (1n << BigInt(last + 1)) - 1n;
+    capset(child, { effective: all, permitted: all, inheritable: all });
+    for (let capability = 0; capability <= last; capability++) raiseAmbient(child, capability);
+  }
+  executeDescriptor(child, numbers.length - 1, ["puppet"], []);
+}

@@ -1,0 +1,150 @@
+/** From a policy and what the machine can do to what will be built: pure, so that a table of machines can test it. */
+import { statSync } from "node:fs";
+import { LANDLOCK_ACCESS_FS as FS, CLONE } from "../../syscalls/linux/numbers.ts";
+import type { Handled } from "../../syscalls/linux/landlock.ts";
+import { type Enforcement, type Guarantee, NotEnforced, type Policy } from "../platform.ts";
+import { type Abilities, NAMESPACES } from "./abilities.ts";
+import { type Ids, idsOf } from "./ids.ts";
+import { accessTo, handledBy, LIBRARY_ACCESS, type PathRule, PROC_ACCESS, PROGRAM_ACCESS } from "./landlock.ts";
+import type { Runtime } from "./runtime.ts";
+import { type Bind, type Root, rootOf } from "./walls.ts";
+
+export interface Plan {
+  readonly namespaces: bigint;
+  readonly ids: Ids;
+  readonly root: Root | undefined;
+  readonly landlock: { readonly handled: Handled; readonly rules: readonly PathRule[] } | undefined;
+  readonly seccomp: boolean;
+  /** Whether the puppet has capabilities to give up. */
+  readonly capable: boolean;
+  /** Bun's program, by its path inside. */
+  readonly program: string;
+  readonly enforcement: Enforcement;
+}
+
+/** Where Bun stands in a root of its own. */
+const PROGRAM = "/bin/bun";
+
+/** What will be built for a policy. Throws NotEnforced. */
+export function planFor(policy: Policy, able: Abilities, bun: Runtime): Plan {
+  const enforcement = enforcementOf(policy, able);
+  const grants = grantsOf(policy);
+  const own = (source: string, target: string): Bind => ({ source, target, directory: false, writable: false, executable: true });
+  const files = [own(bun.program, PROGRAM), own(bun.loader.source, bun.loader.target), ...bun.libraries.map((library) => own(library.source, library.target))];
+  const root = able.proc === undefined ? undefined : rootOf([...files, ...grants], able.proc);
+  const program = root === undefined ? bun.program : PROGRAM;
+  const administrator = able.root && (able.namespaces & CLONE.NEWUSER) === 0n;
+  return {
+    namespaces: able.namespaces,
+    ids: idsOf(able.root),
+    root,
+    landlock: able.landlock === 0 ? undefined : landlockFor(able, bun, root, grants),
+    seccomp: able.seccomp,
+    capable: (able.namespaces & CLONE.NEWUSER) !== 0n || administrator,
+    program,
+    enforcement,
+  };
+}
+
+/** What the policy grants, as binds: the same path inside as outside. */
+function grantsOf(policy: Policy): Bind[] {
+  const bind = (path: string, writable: boolean): Bind => ({
+    source: path,
+    target: path,
+    directory: statSync(path).isDirectory(),
+    writable,
+    executable: false,
+  });
+  const written = new Set(policy.write);
+  return [...policy.read.filter((path) => !written.has(path)).map((path) => bind(path, false)), ...policy.write.map((path) => bind(path, true))];
+}
+
+function landlockFor(able: Abilities, bun: Runtime, root: Root | undefined, grants: readonly Bind[]): Plan["landlock"] {
+  const handled = handledBy(able.landlock);
+  const rule = (path: string, access: bigint): PathRule => ({ path, access: access & handled.fs });
+  const libraries = bun.libraries.map(({ target }) => rule(target, LIBRARY_ACCESS));
+  return {
+    handled,
+    rules: [
+      rule(root === undefined ? bun.program : PROGRAM, PROGRAM_ACCESS),
+      rule(bun.loader.target, PROGRAM_ACCESS),
+      ...libraries,
+      // A proc of its own shows its own process alone. In the host's it may see just itself.
+      rule(able.proc === "mount" ? "/proc" : "/proc/self", PROC_ACCESS),
+      // Bun lists its working directory when it starts.
+      ...(root === undefined ? [] : [rule("/", FS.READ_DIR)]),
+      ...grants.map((grant) => rule(grant.target, accessTo(grant, handled))),
+    ],
+  };
+}
+
+/** Which mechanisms keep each guarantee. A guarantee is kept by those that suffice alone, or together where it says so. */
+export function enforcementOf(policy: Policy, able: Abilities): Enforcement {
+  const granted = policy.read.length + policy.write.length > 0;
+  const has = (namespace: keyof typeof NAMESPACES) => (able.namespaces & NAMESPACES[namespace]) !== 0n;
+  const landlock = able.landlock > 0 ? [`Landlock ABI ${able.landlock}`] : [];
+  const seccomp = able.seccomp ? ["seccomp"] : [];
+  const root = able.proc === undefined ? [] : ["mount namespace"];
+  const list = (present: boolean, ...enforcers: string[]) => (present ? enforcers : []);
+
+  const enforcement: Record<Guarantee, string[]> = {
+    // Paths that are granted leave open(2) open, and then a read-only descriptor could be opened again for writing
+    // through /proc: Landlock alone stops that. Without a root of its own, seccomp must hide the names of other files.
+    files: granted
+      ? list(landlock.length > 0 && (root.length > 0 || seccomp.length > 0), ...root, ...landlock, ...seccomp)
+      : list(root.length > 0 || seccomp.length > 0, ...root, ...landlock, ...seccomp),
+    network: list(
+      has("network") || able.seccomp,
+      ...list(has("network"), "network namespace"),
+      ...seccomp,
+      ...list(able.landlock >= 4, ...landlock),
+    ),
+    processes: list(
+      has("pid") || able.seccomp,
+      ...list(has("pid"), "PID namespace"),
+      ...list(has("ipc"), "IPC namespace"),
+      ...seccomp,
+      ...list(able.landlock >= 6, ...landlock),
+    ),
+    privileges: [
+      "no_new_privs",
+      ...list((able.namespaces & CLONE.NEWUSER) !== 0n, "user namespace"),
+      ...list(able.namespaces !== 0n, "empty capability sets"),
+      ...seccomp,
+    ],
+    kernel: seccomp,
+    // RLIMIT_DATA does not count shared pages, so without the filter that refuses those it bounds nothing.
+    memory: list(able.seccomp, "RLIMIT_DATA", ...seccomp),
+    cpu: [], // no share is promised yet
+    time: [
+      ...list(policy.limits.cpuTime !== undefined, "RLIMIT_CPU"),
+      ...list(policy.limits.wallTime !== undefined, "timer of the host"),
+    ],
+  };
+
+  const because = (...names: string[]) => {
+    const found = names.flatMap((name) => (able.refusals[name] === undefined ? [] : [able.refusals[name]]));
+    return found.length > 0 ? ` (${found.join("; ")})` : "";
+  };
+  const noSeccomp = "this kernel takes no seccomp filters, or something refuses seccomp(2)";
+  const missing: Partial<Record<Guarantee, [string, string]>> = {
+    files:
+      granted && landlock.length === 0
+        ? ["paths are granted, and this kernel has no Landlock, or something refuses it", LANDLOCK_REMEDY]
+        : [`no mount namespace can be made${because("user", "mount", "root")}, and ${noSeccomp}`, USER_REMEDY],
+    network: [`no network namespace can be made${because("user", "network")}, and ${noSeccomp}`, USER_REMEDY],
+    processes: [`no PID namespace can be made${because("user", "pid")}, and ${noSeccomp}`, USER_REMEDY],
+    kernel: [noSeccomp, SECCOMP_REMEDY],
+    memory: [`RLIMIT_DATA needs a filter beside it, and ${noSeccomp}`, SECCOMP_REMEDY],
+  };
+  for (const [guarantee, [what, remedy]] of Object.entries(missing) as [Guarantee, [string, string]][]) {
+    if (enforcement[guarantee].length > 0 || policy.allowUnenforced.includes(guarantee)) continue;
+    throw new NotEnforced(guarantee, what, remedy);
+  }
+  return enforcement;
+}
+
+export const USER_REMEDY =
+  "Allow user namespaces (sysctl user.max_user_namespaces=10000; on Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0)";
+export const LANDLOCK_REMEDY = "Use Linux 5.13 or later and boot with landlock among the lsm= modules";
+export const SECCOMP_REMEDY = "Use a kernel with CONFIG_SECCOMP_FILTER, or a container engine whose own profile allows seccomp(2)";

@@ -1,0 +1,385 @@
+/** Actors, as the host's program sees them. */
+import { basename } from "node:path";
+import { constants } from "node:os";
+import type { Static, TSchema } from "typebox";
+import { type Confined, type Ended, type Enforcement, type Policy, platform } from "../platform/index.ts";
+import { Descriptor } from "../syscalls/descriptor.ts";
+import { self } from "../syscalls/kernel.ts";
+import { SOCK } from "../syscalls/linux/constants.ts";
+import { open } from "../syscalls/linux/file.ts";
+import { O } from "../syscalls/linux/numbers.ts";
+import { socketPair } from "../syscalls/linux/socket.ts";
+import type { BootOptions } from "./boot.ts";
+import { bootText, bundle, modulePath } from "./bundle.ts";
+import { type Channel, connect } from "./channel.ts";
+import { ActorExit, LimitExceeded, type ProtocolViolation } from "./error.ts";
+import { DescriptorLane } from "./lane.ts";
+import { listen, passOn, streamOf } from "./output.ts";
+import { policyOf, type Sandbox } from "./sandbox.ts";
+import { checkerOf } from "./schema.ts";
+
+/** How an actor ended. */
+export type Exit =
+  /** By itself: `process.exit`, or a script that was through. */
+  | { readonly reason: "returned"; readonly code: number }
+  /** By an error that nobody caught. What it threw is the actor's word, and plain data. */
+  | { readonly reason: "threw"; readonly error: unknown }
+  /** By a signal that the host did not send, such as `"SIGSEGV"` after a crash. */
+  | { readonly reason: "signal"; readonly signal: string }
+  | { readonly reason: "limit"; readonly limit: "cpuTime" | "wallTime" | "loadTime" }
+  /** By the host, because of what it sent. */
+  | { readonly reason: "protocol"; readonly violation: ProtocolViolation }
+  /** By `kill()`, the end of an `await using`, or an AbortSignal. */
+  | { readonly reason: "killed" }
+  /** It lost the link before the host ended it. */
+  | { readonly reason: "host gone" };
+
+type AnyFunction = (...args: never[]) => unknown;
+type Functions<Module> = {
+  readonly [Name in keyof Module as Module[Name] extends AnyFunction ? Name : never]: Module[Name] extends (
+    ...args: infer Args
+  ) => infer Result
+    ? (...args: Args) => Promise<Awaited<Result>>
+    : never;
+};
+
+export interface CallOptions {
+  /** Rejects the call with the signal's reason, and aborts `signal()` inside. */
+  readonly signal?: AbortSignal;
+  /** Rejects the call with a `TimeoutError` after so many milliseconds. */
+  readonly timeoutMs?: number;
+  /** What the result must be; anything else rejects with `SchemaMismatch`. */
+  readonly result?: TSchema;
+}
+
+/** The functions that the module exports; with options first, `call({ timeoutMs: 100 }).parse(pdf)`. */
+export type Call<Module> = Functions<Module> & ((options: CallOptions) => Functions<Module>);
+
+export interface SpawnOptions<Message extends TSchema = TSchema> {
+  /** What it may do. Nothing, where this is left out. */
+  readonly sandbox?: Sandbox;
+  /** What it is called in lines and errors: the file's name where nothing is said. */
+  readonly name?: string;
+  /** `"inherit"` passes its lines on with its name, made harmless; `"pipe"` gives a stream. `"inherit"` where nothing is said. */
+  readonly stdout?: Output;
+  readonly stderr?: Output;
+  /** Kills the actor. */
+  readonly signal?: AbortSignal;
+  /** How long it may take from start until the module is loaded; 10,000 ms where nothing is said. */
+  readonly loadTimeoutMs?: number;
+  /** What each message must be; anything else ends the iteration with `SchemaMismatch`. */
+  readonly messages?: Message;
+}
+export type Output = "inherit" | "pipe" | "ignore";
+
+/** What a script gets beside what an actor gets. */
+export interface ScriptOptions {
+  readonly argv: readonly string[];
+  /** The host's descriptor that becomes its standard input. */
+  readonly stdin: number;
+}
+
+/**
+ * Starts a module as an actor: in a process of its own, which can reach nothing but what the sandbox grants and what messages bring.
+ *
+ * Resolves when the module is loaded. Rejects with `NotEnforced` when this machine cannot keep what was asked for, with what the module
+ * threw while loading, with `ActorExit` when it ended before it was loaded, and with `LimitExceeded` when it takes too long.
+ *
+ * @example await using parser = await spawn<typeof import("./parse.ts")>(new URL("./parse.ts", import.meta.url));
+ */
+export async function spawn<Module, Message extends TSchema = TSchema>(
+  module: string | URL,
+  options: SpawnOptions<Message> = {},
+): Promise<Actor<Module, Static<Message>>> {
+  return start<Module, Static<Message>>(module, options);
+}
+
+/** Starts a module as an actor or, with `script`, as a program that ends when it is through. */
+export async function start<Module, Message>(
+  module: string | URL,
+  options: SpawnOptions,
+  script?: ScriptOptions,
+): Promise<Actor<Module, Message>> {
+  options.signal?.throwIfAborted();
+  const policy = policyOf(options.sandbox);
+  platform.enforcement(policy); // throws before anything is done
+  const path = modulePath(module);
+  const name = options.name ?? basename(path).replace(/\.[cm]?[jt]sx?$/, "");
+  const source = bundle(path);
+  source.catch(() => {}); // it is awaited later, when the walls stand
+  const actor = new Actor<Module, Message>(await launch(policy, name, options, script), { policy, name, options });
+  try {
+    await actor.load(await source, { name: path, env: policy.env, argv: script?.argv ?? [], script: script !== undefined });
+  } catch (error) {
+    actor.kill();
+    await actor.exited;
+    throw error;
+  }
+  return actor;
+}
+
+/** What a started process gives the host. */
+interface Launched {
+  readonly confined: Confined;
+  readonly link: { readonly data: number; readonly lane: DescriptorLane };
+  readonly stdout: ReadableStream<Uint8Array> | undefined;
+  readonly stderr: ReadableStream<Uint8Array> | undefined;
+}
+
+async function launch(policy: Policy, name: string, options: SpawnOptions, script?: ScriptOptions): Promise<Launched> {
+  const boot = await bootText();
+  using theirs = new DisposableStack();
+  using ours = new DisposableStack();
+  const pair = (type: number): [Descriptor, Descriptor] => {
+    const [mine, other] = socketPair(self, type);
+    return [ours.use(new Descriptor(mine)), theirs.use(new Descriptor(other))];
+  };
+  const nothing = theirs.use(new Descriptor(open(self, "/dev/null", O.RDWR | O.CLOEXEC)));
+  const [data, theirData] = pair(SOCK.STREAM);
+  const [lane, theirLane] = pair(SOCK.SEQPACKET);
+  const output = (how: Output = "inherit") => (how === "ignore" ? [undefined, nothing] as const : pair(SOCK.STREAM));
+  const [stdout, theirStdout] = output(options.stdout);
+  const [stderr, theirStderr] = output(options.stderr);
+
+  const confined = platform.confine(policy, {
+    boot,
+    stdio: [script?.stdin ?? nothing.number, theirStdout.number, theirStderr.number],
+    lanes: [theirData.number, theirLane.number],
+  });
+  const result: Launched = {
+    confined,
+    link: { data: data.take(), lane: new DescriptorLane(lane.take()) },
+    stdout: receive(stdout, options.stdout, name, console.log),
+    stderr: receive(stderr, options.stderr, name, console.error),
+  };
+  return result;
+}
+
+function receive(
+  socket: Descriptor | undefined,
+  how: Output | undefined,
+  name: string,
+  print: (line: string) => void,
+): ReadableStream<Uint8Array> | undefined {
+  if (socket === undefined) return undefined;
+  if (how === "pipe") return streamOf(socket.take());
+  const lines = passOn(name, print);
+  listen(socket.take(), { data: (bytes) => lines.push(bytes), close: () => lines.end() });
+  return undefined;
+}
+
+/** How long a process may outlive its link. */
+const LINGER_MS = 500;
+
+/** A running actor. */
+export class Actor<Module = unknown, Message = unknown> implements AsyncDisposable {
+  readonly name: string;
+  /** The process id on the host. */
+  readonly pid: number;
+  /** Which mechanisms keep each guarantee. */
+  readonly enforcement: Enforcement;
+  /** Calls the functions that the module exports. */
+  readonly call: Call<Module>;
+  /** Settles once, when the process has ended and nothing of it is left. Never rejects. */
+  readonly exited: Promise<Exit>;
+  /** What it prints, where `"pipe"` was asked for. */
+  readonly stdout: ReadableStream<Uint8Array> | undefined;
+  readonly stderr: ReadableStream<Uint8Array> | undefined;
+
+  readonly #confined: Confined;
+  readonly #policy: Policy;
+  readonly #options: SpawnOptions;
+  readonly #link: Launched["link"];
+  #channel: Channel | undefined;
+  /** What the host knows of the end before the kernel tells of it. The first cause counts. */
+  #cause: Exit | undefined;
+
+  constructor(launched: Launched, { policy, name, options }: { policy: Policy; name: string; options: SpawnOptions }) {
+    this.#confined = launched.confined;
+    this.#policy = policy;
+    this.#options = options;
+    this.#link = launched.link;
+    this.name = name;
+    this.pid = launched.confined.pid;
+    this.enforcement = launched.confined.enforcement;
+    this.stdout = launched.stdout;
+    this.stderr = launched.stderr;
+    this.call = callsOf<Module>((called, args, how) => this.#call(called, args, how));
+    this.exited = this.#end();
+  }
+
+  /** Brings the actor to life: called once by `spawn`, when nothing but the boot file runs inside. */
+  async load(source: string, boot: BootOptions): Promise<void> {
+    const { promise: ready, resolve, reject } = Promise.withResolvers<void>();
+    const abort = () => this.kill();
+    this.#options.signal?.addEventListener("abort", abort);
+    const timeout = this.#options.loadTimeoutMs ?? 10_000;
+    const timer = setTimeout(() => this.#stop({ reason: "limit", limit: "loadTime" }), timeout);
+    const wall = this.#policy.limits.wallTime;
+    const clock = wall === undefined ? undefined : setTimeout(() => this.#stop({ reason: "limit", limit: "wallTime" }), wall);
+    void this.exited.then((exit) => {
+      clearTimeout(clock);
+      this.#options.signal?.removeEventListener("abort", abort);
+      reject(this.#exitError(exit));
+    });
+    try {
+      await Promise.race([this.#confined.started, ready]);
+      this.#channel = await this.#open({ source, boot, resolve, reject });
+      await ready;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Sends a message to the actor's `inbox`. Resolves when there is room for more. */
+  send(message: unknown): Promise<void> {
+    return this.#connected().send(message);
+  }
+
+  /** The messages that the actor sends. Ends when it sends no more, and throws what ended the actor. */
+  [Symbol.asyncIterator](): AsyncIterator<Message> {
+    const messages = this.#connected()[Symbol.asyncIterator]() as AsyncIterator<Message>;
+    const check = this.#options.messages === undefined ? undefined : checkerOf(this.#options.messages);
+    if (check === undefined) return messages;
+    return {
+      async next() {
+        const result = await messages.next();
+        return result.done ? result : { done: false, value: check(result.value) as Message };
+      },
+    };
+  }
+
+  /** Ends the actor's `inbox`: no more messages come. */
+  end(): void {
+    this.#connected().end();
+  }
+
+  /** Ends the actor at once, with everything in it. */
+  kill(): void {
+    this.#stop({ reason: "killed" });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.kill();
+    await this.exited;
+  }
+
+  #connected(): Channel {
+    if (this.#channel === undefined) throw new TypeError(`Cannot use actor ${this.name} before it is loaded`);
+    return this.#channel;
+  }
+
+  #stop(cause: Exit): void {
+    this.#cause ??= cause;
+    this.#confined.kill();
+  }
+
+  #call(name: string, args: readonly unknown[], { signal, timeoutMs, result }: CallOptions): Promise<unknown> {
+    return this.#connected().call(name, args, { signal, timeoutMs, result: result === undefined ? undefined : checkerOf(result) });
+  }
+
+  /** Opens the link. Code goes over it only when the host has seen that the walls stand. */
+  async #open(life: { source: string; boot: BootOptions; resolve(): void; reject(error: unknown): void }): Promise<Channel> {
+    const { data, lane } = this.#link;
+    const filter = this.#confined.closingFilter;
+    const head = new Uint8Array(4);
+    new DataView(head.buffer).setUint32(0, filter.length, true);
+    const prologue = Buffer.concat([head, filter]);
+    self.call("write", data, prologue, prologue.length);
+    const channel = await connect(data, {
+      role: "host",
+      descriptors: lane,
+      hooks: {
+        onHello: () => {
+          try {
+            this.#confined.verify();
+            channel.start(life.boot, life.source);
+          } catch (error) {
+            life.reject(error);
+            this.kill();
+          }
+        },
+        onReady: () => life.resolve(),
+        onFailed: (error) => {
+          this.#cause ??= { reason: "threw", error };
+          life.reject(error);
+        },
+        onUncaught: (error) => {
+          this.#cause ??= { reason: "threw", error };
+        },
+        onViolation: (violation) => this.#stop({ reason: "protocol", violation }),
+        // Whoever closes the link is ending, or is soon made to. What is pending rejects with how it ended.
+        onLost: async (seen) => {
+          const timer = setTimeout(() => this.#confined.kill(), LINGER_MS);
+          const exit = await this.exited;
+          clearTimeout(timer);
+          return this.#exitError(exit, seen);
+        },
+      },
+    });
+    void channel.closed.then(() => lane.close());
+    return channel;
+  }
+
+  async #end(): Promise<Exit> {
+    const ended = await this.#confined.ended;
+    const exit = this.#cause ?? this.#exitOf(ended);
+    queueMicrotask(() => this.#channel?.close(this.#exitError(exit)));
+    return exit;
+  }
+
+  #exitOf({ code, signal, cpuMicroseconds }: Ended): Exit {
+    if (code !== undefined) return { reason: "returned", code };
+    const { cpuTime } = this.#policy.limits;
+    // RLIMIT_CPU ends a process with SIGKILL, which says nothing by itself; the time it used does.
+    if (signal === constants.signals.SIGKILL && cpuTime !== undefined && cpuMicroseconds >= cpuTime * 1e6) {
+      return { reason: "limit", limit: "cpuTime" };
+    }
+    const name = Object.entries(constants.signals).find(([, number]) => number === signal)?.[0];
+    return { reason: "signal", signal: name ?? `signal ${signal}` };
+  }
+
+  #exitError(exit: Exit, seen?: Error): Error {
+    if (exit.reason === "protocol") return exit.violation;
+    if (exit.reason === "limit") return new LimitExceeded(`Actor ${this.name} was ended: it reached its limit ${exit.limit}`, exit.limit);
+    return new ActorExit(`Actor ${this.name} ended: ${describeExit(exit)}`, exit, { cause: exit.reason === "threw" ? exit.error : seen });
+  }
+}
+
+/** One line about an end. */
+export function describeExit(exit: Exit): string {
+  switch (exit.reason) {
+    case "returned":
+      return `it returned ${exit.code}`;
+    case "threw":
+      return `it threw ${exit.error}`;
+    case "signal":
+      return `${exit.signal} ended it`;
+    case "limit":
+      return `it reached its limit ${exit.limit}`;
+    case "protocol":
+      return exit.violation.message;
+    case "killed":
+      return "it was killed";
+    case "host gone":
+      return "it lost its host";
+  }
+}
+
+type MakeCall = (name: string, args: readonly unknown[], options: CallOptions) => Promise<unknown>;
+
+/** `call.name(...)` and `call(options).name(...)`: the exported functions are known by the type alone. */
+function callsOf<Module>(make: MakeCall): Call<Module> {
+  const functions = (options: CallOptions) => {
+    const known = new Map<string, (...args: unknown[]) => Promise<unknown>>();
+    return (_: unknown, name: string | symbol) => {
+      // A promise that resolves to it must not take it for a promise.
+      if (typeof name === "symbol" || name === "then") return undefined;
+      let called = known.get(name);
+      if (called === undefined) known.set(name, (called = (...args) => make(name, args, options)));
+      return called;
+    };
+  };
+  const withOptions = (options: CallOptions) => new Proxy({}, { get: functions(options) });
+  return new Proxy(withOptions, { get: functions({}) }) as unknown as Call<Module>;
+}

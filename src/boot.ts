@@ -1,0 +1,85 @@
+/** The first thing that runs inside: it closes the last doors, and then lets the user's code in. */
+import { self } from "../syscalls/kernel.ts";
+import { setFilterOnAllThreads } from "../syscalls/linux/seccomp.ts";
+import { type Channel, connect } from "./channel.ts";
+import { answer, inbox, join, send, signal } from "./inbox.ts";
+import { DescriptorLane } from "./lane.ts";
+
+/** Where the host's program put what it hands over: behind the standard streams and the puppet's strings. */
+const DATA_LANE = 4;
+const DESCRIPTOR_LANE = 5;
+const INPUT = 6;
+
+/** The host is gone: it closed the link without ending this process. */
+const HOST_GONE = 70;
+
+export interface BootOptions {
+  /** What the module is called in messages and stacks. */
+  readonly name: string;
+  readonly env: Readonly<Record<string, string>>;
+  /** `process.argv` behind the program, for a script. */
+  readonly argv: readonly string[];
+  /** A script ends when it is through; an actor waits for calls. */
+  readonly script: boolean;
+}
+
+function readExactly(length: number): Uint8Array {
+  const bytes = new Uint8Array(length);
+  for (let at = 0; at < length; ) {
+    const count = self.call("read", DATA_LANE, bytes.subarray(at), length - at);
+    if (count === 0) process.exit(HOST_GONE);
+    at += count;
+  }
+  return bytes;
+}
+
+// The boot file itself came over the standard input.
+self.call("dup3", INPUT, 0, 0);
+self.call("close", INPUT);
+const length = new DataView(readExactly(4).buffer).getUint32(0, true);
+const filter = readExactly(length);
+
+let functions: Record<string, unknown> = {};
+const channel: Channel = await connect(DATA_LANE, {
+  role: "actor",
+  descriptors: new DescriptorLane(DESCRIPTOR_LANE),
+  hooks: {
+    onStart: (options, source) => void load(options as BootOptions, source),
+    onCall(name, args, call) {
+      const called = Object.hasOwn(functions, name) ? functions[name] : undefined;
+      if (typeof called !== "function") throw new TypeError(`Cannot call ${name}: the module exports no such function`);
+      return answer(call, () => called(...args));
+    },
+  },
+});
+void channel.closed.then(() => process.exit(HOST_GONE));
+
+// The doors. From here on no path opens, no socket and no process starts, unless the policy grants it.
+if (filter.length > 0) setFilterOnAllThreads(self, filter);
+join(channel);
+channel.hello(null);
+
+async function load(options: BootOptions, source: Uint8Array): Promise<void> {
+  const fail = (error: unknown) => void channel.failed(error).then(() => process.exit(1));
+  try {
+    // What Bun was started with is none of the module's business.
+    for (const name of Object.keys(process.env)) delete process.env[name];
+    Object.assign(process.env, options.env);
+    process.argv.splice(1, process.argv.length, options.name, ...options.argv);
+    process.on("uncaughtException", fail);
+    process.on("unhandledRejection", fail);
+    Bun.plugin({
+      name: "caisson",
+      setup(build) {
+        build.module("caisson/actor", () => ({ exports: { inbox, send, signal }, loader: "object" }));
+      },
+    });
+    const url = URL.createObjectURL(new Blob([source as Uint8Array<ArrayBuffer>], { type: "text/javascript" }));
+    functions = await import(url);
+    URL.revokeObjectURL(url);
+    channel.ready(Object.keys(functions).filter((name) => typeof functions[name] === "function"));
+    if (options.script) channel.end();
+  } catch (error) {
+    fail(error);
+  }
+}

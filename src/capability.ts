@@ -1,0 +1,145 @@
+/** Values that carry authority: open files. */
+import { Descriptor } from "../syscalls/descriptor.ts";
+import { self } from "../syscalls/kernel.ts";
+import { fileStatus, open, statusFlags } from "../syscalls/linux/file.ts";
+import { O } from "../syscalls/linux/numbers.ts";
+import { ProtocolViolation } from "./error.ts";
+
+/** What may be done with a file. */
+export const MODES = ["read", "write", "append"] as const;
+export type Mode = (typeof MODES)[number];
+
+/** A file that travels in a message as an open descriptor: whoever gets it may do with it what its mode says, and nothing else. */
+export interface FileCapability {
+  readonly mode: Mode;
+  /** The size in bytes at this moment. */
+  readonly size: number;
+  /** The contents from the beginning. Mode `read`. */
+  bytes(): Promise<Uint8Array<ArrayBuffer>>;
+  /** The contents as UTF-8. Mode `read`. */
+  text(): Promise<string>;
+  /** The contents in pieces of 64 KiB at most. Mode `read`. */
+  stream(): ReadableStream<Uint8Array<ArrayBuffer>>;
+  /** Writes all of it behind what was written before; with `append`, at the end of the file. */
+  write(data: string | Uint8Array): Promise<void>;
+  /** Closes the descriptor at this end. */
+  close(): void;
+  [Symbol.dispose](): void;
+}
+
+/** A file of the host that was named, but is opened only when it is sent, each time anew. */
+export class NamedFile {
+  readonly path: string;
+  readonly mode: Mode;
+
+  constructor(path: string, mode: Mode) {
+    this.path = path;
+    this.mode = mode;
+  }
+
+  /** Opens it. Throws SystemError, or TypeError for what is not a regular file. */
+  open(): Descriptor {
+    const flags = { read: O.RDONLY, write: O.WRONLY | O.CREAT | O.TRUNC, append: O.WRONLY | O.CREAT | O.APPEND }[this.mode];
+    // Not to wait for whoever should be at the other end of a FIFO; O_NONBLOCK means nothing to regular files.
+    const descriptor = new Descriptor(open(self, this.path, flags | O.NOCTTY | O.NONBLOCK | O.CLOEXEC, 0o644));
+    if (fileStatus(self, descriptor.number).regular) return descriptor;
+    descriptor.close();
+    throw new TypeError(`Cannot send ${this.path}: it is no regular file`);
+  }
+}
+
+/**
+ * A file to hand to an actor: read-only, to be written anew, or to be appended to. The actor sees its contents and no path.
+ *
+ * @example await actor.call.parse(file("upload.pdf"))
+ */
+export function file(path: string | { readonly name?: string | undefined }, mode: Mode = "read"): FileCapability {
+  const name = typeof path === "string" ? path : path.name;
+  if (name === undefined || name === "") throw new TypeError("Cannot send a file without a path");
+  if (!MODES.includes(mode)) throw new TypeError(`Cannot open a file for ${JSON.stringify(mode)}: "read", "write" or "append" is expected`);
+  // To the host's program it is a token; the type is that of what arrives, so that a call's arguments have one type at both ends.
+  return new NamedFile(name, mode) as unknown as FileCapability;
+}
+
+const PIECE = 64 * 1024;
+
+/** A file that arrived. */
+export class OpenFile implements FileCapability {
+  readonly mode: Mode;
+  readonly #descriptor: Descriptor;
+
+  constructor(descriptor: Descriptor, mode: Mode) {
+    this.#descriptor = descriptor;
+    this.mode = mode;
+  }
+
+  get descriptor(): number {
+    return this.#descriptor.number;
+  }
+
+  get size(): number {
+    return fileStatus(self, this.descriptor).size;
+  }
+
+  async bytes(): Promise<Uint8Array<ArrayBuffer>> {
+    const { size } = this;
+    const bytes = new Uint8Array(size);
+    let length = 0;
+    while (length < size) {
+      const count = self.call("pread64", this.descriptor, bytes.subarray(length), size - length, length);
+      if (count === 0) break; // it became shorter meanwhile
+      length += count;
+    }
+    return length === size ? bytes : bytes.slice(0, length);
+  }
+
+  async text(): Promise<string> {
+    return new TextDecoder().decode(await this.bytes());
+  }
+
+  stream(): ReadableStream<Uint8Array<ArrayBuffer>> {
+    let offset = 0;
+    return new ReadableStream({
+      pull: (controller) => {
+        const piece = new Uint8Array(PIECE);
+        const count = self.call("pread64", this.descriptor, piece, PIECE, offset);
+        offset += count;
+        if (count === 0) controller.close();
+        else controller.enqueue(piece.slice(0, count));
+      },
+    });
+  }
+
+  async write(data: string | Uint8Array): Promise<void> {
+    const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
+    for (let at = 0; at < bytes.length; ) {
+      at += self.call("write", this.descriptor, bytes.subarray(at), bytes.length - at);
+    }
+  }
+
+  close(): void {
+    this.#descriptor.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** Takes a descriptor in, if it is what the sender says; closes it and throws ProtocolViolation if not. */
+export function receiveFile(number: number, tag: number): OpenFile {
+  const descriptor = new Descriptor(number);
+  const mode = MODES[tag];
+  try {
+    if (mode === undefined) throw new ProtocolViolation(`Cannot accept a descriptor tagged ${tag}`);
+    const access = { read: O.RDONLY, write: O.WRONLY, append: O.WRONLY | O.APPEND }[mode];
+    if (!fileStatus(self, number).regular) throw new ProtocolViolation("Cannot accept a descriptor that is no regular file");
+    if ((statusFlags(self, number) & (O.ACCMODE | O.APPEND | O.PATH)) !== access) {
+      throw new ProtocolViolation(`Cannot accept a descriptor that is not open for ${mode} alone`);
+    }
+    return new OpenFile(descriptor, mode);
+  } catch (error) {
+    descriptor.close();
+    throw error;
+  }
+}

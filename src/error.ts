@@ -1,0 +1,61 @@
+/** What callers catch: named errors with data. The kernel's refusals are `SystemError`, callers' mistakes `TypeError` and `RangeError`. */
+
+/** The peer sent what the protocol does not allow. The channel it came through is over. */
+export class ProtocolViolation extends Error {
+  override readonly name = "ProtocolViolation";
+}
+
+/** The actor ended; `exit` says how. */
+export class ActorExit<Exit = unknown> extends Error {
+  override readonly name = "ActorExit";
+  readonly exit: Exit;
+
+  constructor(message: string, exit: Exit, options?: ErrorOptions) {
+    super(message, options);
+    this.exit = exit;
+  }
+}
+
+/** Something would have gone beyond the limit set for it. */
+export class LimitExceeded extends Error {
+  override readonly name = "LimitExceeded";
+  /** Which limit, such as `"calls"`. */
+  readonly limit: string;
+
+  constructor(message: string, limit: string, options?: ErrorOptions) {
+    super(message, options);
+    this.limit = limit;
+  }
+}
+
+/** No mechanism on this machine keeps a guarantee that was asked for, so nothing was started. */
+export class NotEnforced extends Error {
+  override readonly name = "NotEnforced";
+  /** The axis of the policy, such as `"network"`. */
+  readonly guarantee: string;
+  /** What this machine lacks, such as `"Landlock ABI 4 (Linux 6.7)"`. */
+  readonly missing: string;
+  /** How to get it, or how to ask for less. */
+  readonly remedy: string;
+
+  constructor(guarantee: string, missing: string, remedy: string) {
+    super(`Cannot enforce ${guarantee}: ${missing} is missing, ${remedy}`);
+    this.guarantee = guarantee;
+    this.missing = missing;
+    this.remedy = remedy;
+  }
+}
+
+/** A value does not match the schema that was given for it. */
+export class SchemaMismatch extends Error {
+  override readonly name = "SchemaMismatch";
+  /** Where in the value, as a JSON pointer; empty for the whole. */
+  readonly path: string;
+  readonly reason: string;
+
+  constructor(path: string, reason: string, options?: ErrorOptions) {
+    super(`Cannot accept the value at ${path === "" ? "its root" : path}: ${reason}`, options);
+    this.path = path;
+    this.reason = reason;
+  }
+}

@@ -1,0 +1,86 @@
+/** The descriptor lane: what carries authority travels here, ahead of the frame that names it (docs/wire.md). */
+import { Descriptor } from "../syscalls/descriptor.ts";
+import { SystemError } from "../syscalls/error.ts";
+import { self } from "../syscalls/kernel.ts";
+import { MSG } from "../syscalls/linux/constants.ts";
+import { receiveDescriptors, sendDescriptors } from "../syscalls/linux/socket.ts";
+import { MODES, NamedFile, OpenFile, receiveFile } from "./capability.ts";
+import { ProtocolViolation } from "./error.ts";
+import type { Descriptors } from "./frame.ts";
+
+/** As many descriptors as one packet may hold. */
+const MOST = 16;
+
+export class DescriptorLane implements Descriptors {
+  readonly #socket: Descriptor;
+  /** Arrived, and named by no frame so far. */
+  readonly #waiting: OpenFile[] = [];
+
+  constructor(socket: number) {
+    this.#socket = new Descriptor(socket);
+  }
+
+  isCapability(value: object): boolean {
+    return value instanceof NamedFile || value instanceof OpenFile;
+  }
+
+  send(capabilities: readonly object[]): void {
+    const opened: Descriptor[] = [];
+    try {
+      const numbers = capabilities.map((capability) => {
+        if (capability instanceof OpenFile) return capability.descriptor;
+        const descriptor = (capability as NamedFile).open();
+        opened.push(descriptor);
+        return descriptor.number;
+      });
+      const tags = Uint8Array.from(capabilities, (capability) => MODES.indexOf((capability as OpenFile | NamedFile).mode));
+      sendDescriptors(self, this.#socket.number, tags, numbers, MSG.DONTWAIT);
+    } finally {
+      for (const descriptor of opened) descriptor.close();
+    }
+  }
+
+  take(count: number): object[] {
+    while (this.#waiting.length < count && this.#receive());
+    if (this.#waiting.length >= count) return this.#waiting.splice(0, count);
+    throw new ProtocolViolation(`Cannot find the ${count} descriptors that a frame names: ${this.#waiting.length} were sent`);
+  }
+
+  get surplus(): boolean {
+    return this.#waiting.length > 0 || this.#receive();
+  }
+
+  close(): void {
+    for (const file of this.#waiting.splice(0)) file.close();
+    this.#socket.close();
+  }
+
+  /** Takes one packet, if one is there. Whatever is wrong with it, none of its descriptors stays open. */
+  #receive(): boolean {
+    if (this.#socket.closed) return false;
+    const tags = new Uint8Array(MOST + 1);
+    let packet: ReturnType<typeof receiveDescriptors>;
+    try {
+      packet = receiveDescriptors(self, this.#socket.number, tags, { most: MOST, flags: MSG.DONTWAIT });
+    } catch (error) {
+      if (error instanceof SystemError && error.code === "EAGAIN") return false;
+      throw error;
+    }
+    const { length, descriptors, truncated } = packet;
+    if (length === 0 && descriptors.length === 0 && !truncated) return false; // the peer closed its end
+    if (truncated || length !== descriptors.length || length > MOST) {
+      for (const descriptor of descriptors) new Descriptor(descriptor).close();
+      throw new ProtocolViolation(`Cannot accept a packet of ${length} tags and ${descriptors.length} descriptors`);
+    }
+    const files: OpenFile[] = [];
+    try {
+      for (const [index, descriptor] of descriptors.entries()) files.push(receiveFile(descriptor, tags[index]!));
+    } catch (error) {
+      for (const file of files) file.close();
+      for (const descriptor of descriptors.slice(files.length + 1)) new Descriptor(descriptor).close();
+      throw error;
+    }
+    this.#waiting.push(...files);
+    return true;
+  }
+}

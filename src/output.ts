@@ -1,0 +1,95 @@
+/** What an actor prints: a stream for the host's program, or lines passed on, made harmless. */
+
+/** The longest line that is passed on; a longer one is cut into several. */
+const LINE = 8192;
+/** What is passed on of one stream; the rest is dropped, and said to be. */
+const TOTAL = 16 * 2 ** 20;
+
+/** Text without what a terminal acts on: control characters other than tab, and marks that turn the direction of writing. */
+export function harmless(text: string): string {
+  return text.replace(/[\0-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/g, (character) => {
+    const code = character.charCodeAt(0).toString(16);
+    return code.length > 2 ? `\\u${code}` : `\\x${code.padStart(2, "0")}`;
+  });
+}
+
+/** Passes lines on, each with the actor's name. Holds one line at most. */
+export function passOn(name: string, print: (line: string) => void): { push(bytes: Uint8Array): void; end(): void } {
+  const decoder = new TextDecoder();
+  let line = "";
+  let total = 0;
+  const put = (text: string) => print(`[${harmless(name)}] ${harmless(text)}`);
+  const take = (text: string) => {
+    line += text;
+    for (let end = line.indexOf("\n"); end >= 0 || line.length > LINE; end = line.indexOf("\n")) {
+      const cut = end < 0 || end > LINE ? LINE : end;
+      put(line.slice(0, cut).replace(/\r$/, ""));
+      line = line.slice(cut === end ? cut + 1 : cut);
+    }
+  };
+  return {
+    push(bytes) {
+      if (total > TOTAL) return;
+      total += bytes.length;
+      take(decoder.decode(bytes, { stream: true }));
+      if (total > TOTAL) put(`... what follows ${TOTAL} bytes is dropped`);
+    },
+    end() {
+      take(decoder.decode());
+      if (line !== "") put(line);
+      line = "";
+    },
+  };
+}
+
+/** Reads a socket into a stream, no faster than the stream is read. */
+export function streamOf(socket: number): ReadableStream<Uint8Array> {
+  let source: { pause(): void; resume(): void } | undefined;
+  let paused = false;
+  let over = false;
+  return new ReadableStream<Uint8Array>({
+    start(controller) {
+      listen(socket, {
+        open: (opened) => {
+          source = opened;
+        },
+        data: (bytes) => {
+          controller.enqueue(bytes);
+          if (controller.desiredSize! > 0 || paused) return;
+          paused = true;
+          source?.pause();
+        },
+        close: () => {
+          if (!over) controller.close();
+          over = true;
+        },
+      });
+    },
+    pull() {
+      if (!paused) return;
+      paused = false;
+      source?.resume();
+    },
+    cancel() {
+      over = true;
+      source?.resume(); // what still comes is read and dropped, so that the actor does not wait for a reader
+    },
+  });
+}
+
+interface Listener {
+  open?(socket: { pause(): void; resume(): void }): void;
+  data(bytes: Uint8Array): void;
+  close(): void;
+}
+
+/** Has the event loop read a socket, which it then owns. */
+export function listen(fd: number, listener: Listener): void {
+  const handlers = {
+    open: (socket: { pause(): void; resume(): void }) => listener.open?.(socket),
+    data: (_: unknown, bytes: Uint8Array) => listener.data(bytes),
+    close: () => listener.close(),
+  };
+  // The types of Bun.connect do not know that a descriptor will do.
+  void Bun.connect({ fd, socket: handlers } as never);
+}

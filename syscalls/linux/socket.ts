@@ -1,0 +1,78 @@
+/** Unix sockets, and the descriptors that travel over them. */
+import type { Kernel } from "../kernel.ts";
+import { Memory, Struct } from "../struct.ts";
+import { AF, MSG, SCM, SOCK } from "./constants.ts";
+import { SOL } from "./numbers.ts";
+
+const MSGHDR = new Struct({
+  name: "pointer",
+  namelen: "u32",
+  iov: "pointer",
+  iovlen: "u64",
+  control: "pointer",
+  controllen: "u64",
+  flags: "i32",
+});
+const IOVEC = new Struct({ base: "pointer", len: "u64" });
+const CMSGHDR = new Struct({ len: "u64", level: "i32", type: "i32" });
+
+/** A connected pair of unix sockets, close-on-exec. @param type `SOCK.STREAM` or `SOCK.SEQPACKET` */
+export function socketPair(kernel: Kernel, type: number): [number, number] {
+  const pair = new Uint8Array(8);
+  kernel.call("socketpair", AF.UNIX, type | SOCK.CLOEXEC, 0, pair);
+  const view = new DataView(pair.buffer);
+  return [view.getInt32(0, true), view.getInt32(4, true)];
+}
+
+/** Sends one packet with descriptors beside it. `sendmsg(2)`, `SCM_RIGHTS` of unix(7). @param flags MSG */
+export function sendDescriptors(kernel: Kernel, socket: number, bytes: Uint8Array, descriptors: readonly number[], flags = 0): number {
+  const control = new Uint8Array(CMSGHDR.size + Math.ceil((4 * descriptors.length) / 8) * 8);
+  control.set(CMSGHDR.encode({ len: BigInt(CMSGHDR.size + 4 * descriptors.length), level: SOL.SOCKET, type: SCM.RIGHTS }).bytes);
+  const view = new DataView(control.buffer);
+  descriptors.forEach((descriptor, index) => {
+    view.setInt32(CMSGHDR.size + 4 * index, descriptor, true);
+  });
+  const header = messageHeader(bytes, descriptors.length > 0 ? control : null);
+  return kernel.call("sendmsg", socket, header, MSG.NOSIGNAL | flags);
+}
+
+/** One packet as it came. */
+export interface Packet {
+  readonly length: number;
+  readonly descriptors: number[];
+  /** True when bytes or descriptors were lost because the buffers were too small. */
+  readonly truncated: boolean;
+}
+
+/** Receives one packet and the descriptors beside it, close-on-exec. They are the caller's to close, whatever else is wrong. @param flags MSG */
+export function receiveDescriptors(
+  kernel: Kernel,
+  socket: number,
+  into: Uint8Array,
+  options: { readonly most: number; readonly flags?: number },
+): Packet {
+  // Room for one more than is wanted, so that a surplus is seen rather than cut off; and for a second header.
+  const control = new Uint8Array(2 * CMSGHDR.size + 4 * (options.most + 2));
+  const header = messageHeader(into, control);
+  const length = kernel.call("recvmsg", socket, header, MSG.CMSG_CLOEXEC | (options.flags ?? 0));
+  const { controllen, flags } = MSGHDR.decode(header.bytes);
+  const descriptors: number[] = [];
+  const view = new DataView(control.buffer);
+  for (let at = 0; at + CMSGHDR.size <= Number(controllen); ) {
+    const { len, level, type } = CMSGHDR.decode(control.subarray(at));
+    if (level === SOL.SOCKET && type === SCM.RIGHTS) {
+      for (let each = at + CMSGHDR.size; each + 4 <= at + Number(len); each += 4) descriptors.push(view.getInt32(each, true));
+    }
+    at += Math.max(CMSGHDR.size, Math.ceil(Number(len) / 8) * 8);
+  }
+  return { length, descriptors, truncated: (flags & (MSG.CTRUNC | MSG.TRUNC)) !== 0 };
+}
+
+function messageHeader(bytes: Uint8Array, control: Uint8Array | null): Memory {
+  return MSGHDR.encode({
+    iov: IOVEC.encode({ base: bytes, len: BigInt(bytes.length) }),
+    iovlen: 1n,
+    control,
+    controllen: BigInt(control?.length ?? 0),
+  });
+}
