@@ -1,5 +1,5 @@
 /** Actors, as the host's program sees them. */
-import { basename } from "node:path";
+import { basename, relative } from "node:path";
 import { constants } from "node:os";
 import type { Static, TSchema } from "typebox";
 import { type Confined, type Ended, type Enforcement, type Policy, platform } from "../platform/index.ts";
@@ -109,7 +109,7 @@ export async function start<Module, Message>(
   source.catch(() => {}); // it is awaited later, when the walls stand
   const actor = new Actor<Module, Message>(await launch(policy, name, options, script), { policy, name, options });
   try {
-    await actor.load(await source, { name: path, env: policy.env, argv: script?.argv ?? [], script: script !== undefined });
+    await actor.load(await source, { name: relative(process.cwd(), path), env: policy.env, argv: script?.argv ?? [], script: script !== undefined });
   } catch (error) {
     actor.kill();
     await actor.exited;

@@ -2,6 +2,8 @@
 import { statSync } from "node:fs";
 import { relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { numberOf } from "../syscalls/kernel.ts";
+import * as numbers from "../syscalls/linux/numbers.ts";
 
 /** The modules that an actor is given from inside. */
 const PROVIDED = ["caisson/actor"];
@@ -29,11 +31,11 @@ async function build(entry: string): Promise<Bundle> {
   const code = result.outputs.find(({ kind }) => kind === "entry-point");
   const map = result.outputs.find(({ kind }) => kind === "sourcemap");
   if (code === undefined || map === undefined) throw new Error(`Cannot bundle ${entry}: Bun.build gave no code`);
-  const parsed: { sources: string[]; sourcesContent?: unknown; file?: unknown } = await map.json();
+  const parsed: { sources: string[]; sourcesContent: null[] } = await map.json();
   const inputs = parsed.sources.map((source) => resolve(source));
-  // Stacks then name files as the user does, from the working directory; the texts themselves are of no use inside.
+  // Stacks then name files as the user does, from the working directory. The texts themselves are of no use inside.
   parsed.sources = inputs.map((path) => relative(process.cwd(), path));
-  delete parsed.sourcesContent;
+  parsed.sourcesContent = inputs.map(() => null);
   const inline = Buffer.from(JSON.stringify(parsed)).toString("base64");
   const text = (await code.text()).replace(/\n\/\/# (sourceMappingURL|debugId)=.*/g, "");
   return {
@@ -50,12 +52,54 @@ let boot: Promise<string> | undefined;
 
 /** The boot file, which every actor runs first. */
 export function bootText(): Promise<string> {
-  boot ??= (async () => {
-    const entry = fileURLToPath(new URL("./boot.ts", import.meta.url));
-    const result = await Bun.build({ entrypoints: [entry], target: "bun", format: "esm", minify: true });
-    return (await result.outputs[0]!.text());
-  })();
+  boot ??= buildBoot();
   return boot;
+}
+
+/**
+ * Makes the boot file small: every actor parses it, some 10 KiB a millisecond. The thorough half of the codec stays text until a value
+ * needs it. The tables become constants of their own, which the bundler can drop, and of the numbers only those of the calls that
+ * the boot file makes remain.
+ */
+async function buildBoot(): Promise<string> {
+  const here = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+  const options = { target: "bun", minify: true } as const;
+  const codec = await Bun.build({ ...options, entrypoints: [here("./cbor.ts")], format: "cjs", plugins: [replace(/[/]error\.ts$/)] });
+  const text = await codec.outputs[0]!.text();
+  const lazy = `
+    import * as error from "./error.ts";
+    const module = { exports: {} };
+    // A bundle in CommonJS is the text of a function of these.
+    (0, eval)(${JSON.stringify(text)})(module.exports, () => error, module);
+    export const { read, write } = module.exports;`;
+  const calls = Object.fromEntries(CALLS_INSIDE.map((name) => [name, numberOf(name)]));
+  const tables = Object.entries({ ...numbers, NUMBERS: { [numbers.MACHINE]: calls }, FLAGS: null });
+  const lean = tables.map(([name, table]) => `export const ${name} = ${literal(table)};`).join("\n");
+  const plugins = [replace(/src[/]cbor\.ts$/, lazy), replace(/syscalls[/]linux[/]numbers\.ts$/, lean)];
+  const result = await Bun.build({ ...options, entrypoints: [here("./boot.ts")], format: "esm", plugins });
+  return result.outputs[0]!.text();
+}
+
+/** Has the bundler take a text for a module, or leave it to whoever runs the bundle. */
+function replace(filter: RegExp, contents?: string): Bun.BunPlugin {
+  return {
+    name: `replace ${filter}`,
+    setup(build) {
+      if (contents === undefined) build.onResolve({ filter }, ({ path }) => ({ path, external: true }));
+      else build.onLoad({ filter }, () => ({ contents, loader: "js" }));
+    },
+  };
+}
+
+/** Every system call that caisson's own code makes inside. */
+const CALLS_INSIDE = [
+  "close", "dup3", "fcntl", "fstat", "mmap", "mprotect", "openat", "pread64", "read", "recvmsg", "seccomp", "sendmsg", "write",
+] as const; // biome-ignore format: a list
+
+function literal(value: unknown): string {
+  if (typeof value === "bigint") return `${value}n`;
+  if (typeof value !== "object" || value === null) return JSON.stringify(value) ?? "undefined";
+  return `{${Object.entries(value).map(([key, each]) => `${JSON.stringify(key)}:${literal(each)}`)}}`;
 }
 
 /** The path of a module that was given as a file URL or a path. */

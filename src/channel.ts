@@ -9,6 +9,7 @@ import {
   type Frame,
   GREETING,
   HEADER_BYTES,
+  handled,
   type Kind,
   LENGTH_BYTES,
   Outbox,
@@ -306,7 +307,7 @@ export class Channel {
         this.#sent.add(1, size, descriptors);
         return this.#outbox.flushed;
       }
-      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      const { promise, resolve, reject } = handled();
       this.#wait(this.#waitingMessages, { ...this.#outbox.cut(start), resolve, reject }, "message");
       return promise;
     } catch (error) {
@@ -459,6 +460,11 @@ export class Channel {
 
   #arm(pending: Pending, name: string, signal: AbortSignal | undefined, timeoutMs: number | undefined): void {
     const abort = () => this.#cancel(pending, signal?.reason);
+    // Reading the arguments may have aborted it.
+    if (signal?.aborted) {
+      abort();
+      return;
+    }
     const expire = () =>
       this.#cancel(
         pending,
@@ -514,10 +520,10 @@ export class Channel {
   readonly #handlers: Record<Kind, (bytes: Buffer, body: number, end: number) => void> = {
     HELLO: (bytes, body, end) => this.#acceptHello(bytes, body, end),
     READY: (bytes, body, end) => this.#acceptReady(bytes, body, end),
-    FAILED: (bytes, body, end) => this.#hooks.onFailed?.(this.#acceptFailure(bytes, body, end)),
+    FAILED: (bytes, body, end) => this.#acceptFailure("onFailed", bytes, body, end),
     RESULT: (bytes, body, end) => this.#acceptAnswer("RESULT", bytes, body, end),
     THREW: (bytes, body, end) => this.#acceptAnswer("THREW", bytes, body, end),
-    UNCAUGHT: (bytes, body, end) => this.#hooks.onUncaught?.(this.#acceptFailure(bytes, body, end)),
+    UNCAUGHT: (bytes, body, end) => this.#acceptFailure("onUncaught", bytes, body, end),
     START: (bytes, body, end) => this.#acceptStart(bytes, body, end),
     CALL: (bytes, body, end) => this.#acceptCall(bytes, body, end),
     CANCEL: (bytes, body) => this.#answering.get(readU32(bytes, body))?.abort(),
@@ -546,10 +552,10 @@ export class Channel {
     this.#release();
   }
 
-  #acceptFailure(bytes: Buffer, body: number, end: number): unknown {
+  #acceptFailure(hook: "onFailed" | "onUncaught", bytes: Buffer, body: number, end: number): void {
     const error = this.#read(bytes, body, end);
     this.#phase = "over";
-    return error;
+    this.#hooks[hook]?.(error);
   }
 
   #acceptAnswer(kind: "RESULT" | "THREW", bytes: Buffer, body: number, end: number): void {
@@ -735,7 +741,11 @@ export class Channel {
   /** What the lane's end looks like from here. */
   #seenAtLoss(error: Error | undefined): Error | undefined {
     if (this.#splitter.held > 0) return new ProtocolViolation("Cannot read on: the link closed inside a frame");
-    if (this.#descriptors.surplus) return surplus();
+    try {
+      if (this.#descriptors.surplus) return surplus();
+    } catch (thrown) {
+      return toError(thrown);
+    }
     if (error === undefined && this.#ended && this.#calls.size === 0) return undefined;
     return new Error("The peer closed the link", { cause: error });
   }
@@ -791,35 +801,44 @@ export async function connect(fd: number, options: Options): Promise<Channel> {
   return channel;
 }
 
-const NO_CAPABILITIES: Unpacker = {
-  capability() {
-    throw new ProtocolViolation("Cannot read a value: it names a descriptor, its frame none");
-  },
-};
+/** The capabilities of one frame, as its value names them. */
+class Unpacking implements Unpacker {
+  readonly #capabilities: (object | undefined)[];
+  /** How many were not named. */
+  left: number;
+
+  constructor(capabilities: readonly object[]) {
+    this.#capabilities = [...capabilities];
+    this.left = capabilities.length;
+  }
+
+  capability(index: number): object {
+    const capability = this.#capabilities[index];
+    if (capability === undefined) {
+      throw new ProtocolViolation(`Cannot read a value: descriptor ${index} was not sent, or is named twice`);
+    }
+    this.#capabilities[index] = undefined;
+    this.left--;
+    return capability;
+  }
+}
+const NO_CAPABILITIES = new Unpacking(NONE);
+
 /** The head of an answer: room for the number. */
 const NUMBERED: Around = { head: new Uint8Array(FRAMES.RESULT.fields) };
 const FINISHED: IteratorResult<never> = { done: true, value: undefined };
 
 /** Decodes a value, which names each of its frame's capabilities once. */
 function decodeValue(bytes: Uint8Array, capabilities: readonly object[]): unknown {
-  if (capabilities.length === 0) return decode(bytes, NO_CAPABILITIES);
-  const left: (object | undefined)[] = [...capabilities];
-  const unpacker: Unpacker = {
-    capability(index) {
-      const capability = left[index];
-      if (capability === undefined)
-        throw new ProtocolViolation(`Cannot read a value: descriptor ${index} is not there, or named twice`);
-      left[index] = undefined;
-      return capability;
-    },
-  };
+  const unpacking = capabilities.length === 0 ? NO_CAPABILITIES : new Unpacking(capabilities);
   try {
-    const value = decode(bytes, unpacker);
-    if (left.some((capability) => capability !== undefined)) throw surplus();
+    const value = decode(bytes, unpacking);
+    if (unpacking.left > 0) throw surplus();
     return value;
   } catch (error) {
     dispose(capabilities);
-    throw error;
+    if (error instanceof ProtocolViolation) throw error;
+    throw new ProtocolViolation("Cannot read a value", { cause: error });
   }
 }
 

@@ -62,6 +62,8 @@ export function checkFrame(bytes: Uint8Array, start: number, end: number, accept
   if (payload !== "none" ? body < fields + 2 : body !== fields) {
     throw new ProtocolViolation(`Cannot read ${kind}: its body of ${body} bytes has a wrong length`);
   }
+  if (payload === "plain" && bytes[start + 1 + fields] !== 0)
+    throw new ProtocolViolation(`Cannot read ${kind}: it names descriptors`);
   return kind;
 }
 
@@ -194,6 +196,13 @@ const NO_AROUND: Around = {};
 const NONE: readonly object[] = [];
 const DONE = Promise.resolve();
 
+/** A promise whose rejection need not be awaited: who does not wait for a message to leave learns of a broken link elsewhere. */
+export function handled(): PromiseWithResolvers<void> {
+  const resolvers = Promise.withResolvers<void>();
+  resolvers.promise.catch(() => {});
+  return resolvers;
+}
+
 /**
  * Encodes frames, gathers those of one tick into one write, and keeps what the kernel does not take.
  * Has two buffers: one is filled while the other leaves.
@@ -229,20 +238,20 @@ export class Outbox {
     return this.#leaving.length > 0;
   }
 
-  /** True while nothing should be committed that can wait. */
+  /** True while nothing should be committed that can wait; a frame just appended counts. */
   get full(): boolean {
     return this.blocked && this.#filling.length >= this.#limits.outboxBytes;
   }
 
   /** Resolves when all committed so far is with the kernel; rejects when that will never be. */
   get flushed(): Promise<void> {
-    if (this.#filling.length === 0) return this.#leavingDone?.promise ?? DONE;
-    if (this.#fillingDone === undefined) {
-      this.#fillingDone = Promise.withResolvers<void>();
-      // Who does not wait for a message to leave learns of a broken link elsewhere.
-      this.#fillingDone.promise.catch(() => {});
+    if (this.#filling.length > 0) {
+      this.#fillingDone ??= handled();
+      return this.#fillingDone.promise;
     }
-    return this.#fillingDone.promise;
+    if (!this.blocked) return DONE;
+    this.#leavingDone ??= handled();
+    return this.#leavingDone.promise;
   }
 
   /** Appends a frame with a payload to the batch and returns where it starts: to `commit`, or to `cut`. Leaves nothing when it throws. */

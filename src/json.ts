@@ -2,7 +2,7 @@
 import { ProtocolViolation } from "./error.ts";
 import type { Limits } from "./message.ts";
 
-// Looks a getter up without calling it and without making a property descriptor, which would cost three times as much.
+// Looks a getter up without calling it, and without making a property descriptor, which takes far longer.
 const lookupGetter: (this: object, name: string) => unknown = Reflect.get(Object.prototype, "__lookupGetter__");
 
 /** The value as JSON text, or undefined where text would lose something of it, or where it is beyond the limits. */

@@ -1,4 +1,5 @@
 /** The value codec: what structured clone takes, and capabilities, as bytes and back. The format is in docs/values.md. */
+import type * as Cbor from "./cbor.ts";
 import { ProtocolViolation } from "./error.ts";
 import { parse, stringify } from "./json.ts";
 import { Writer } from "./writer.ts";
@@ -29,11 +30,11 @@ const CBOR = 0;
 const JSON_TEXT = 1;
 const UNDEFINED = 0xf7;
 
-let cbor: typeof import("./cbor.ts") | undefined;
+let cbor: typeof Cbor | undefined;
 
 /** The thorough half of the codec. To run its modules takes milliseconds of an actor's start, and many an actor never needs them. */
-function loadCbor(): typeof import("./cbor.ts") {
-  cbor ??= require("./cbor.ts") as typeof import("./cbor.ts");
+function loadCbor(): typeof Cbor {
+  cbor ??= require("./cbor.ts") as typeof Cbor;
   return cbor;
 }
 
@@ -57,26 +58,20 @@ export function encodeInto(value: unknown, writer: Writer, packer?: Packer): voi
   put(value, writer, { packer, limits: LIMITS });
 }
 
+/** Runs all getters and proxies before it writes, so that one which throws, or encodes something itself, does no harm. */
 function put(value: unknown, writer: Writer, options: { packer: Packer | undefined; limits: Limits }): void {
-  const start = writer.length;
-  try {
-    // Getters and proxies are all done with before the first byte, so one that encodes something itself does no harm.
-    if (value === undefined) {
-      writer.byte(CBOR);
-      writer.byte(UNDEFINED);
-      return;
-    }
-    const text = stringify(value, options.limits);
-    if (text !== undefined) {
-      writer.byte(JSON_TEXT);
-      writer.text(text);
-      return;
-    }
-    loadCbor().write(value, writer, options);
-  } catch (error) {
-    writer.truncate(start);
-    throw error;
+  if (value === undefined) {
+    writer.byte(CBOR);
+    writer.byte(UNDEFINED);
+    return;
   }
+  const text = stringify(value, options.limits);
+  if (text === undefined) {
+    loadCbor().write(value, writer, options);
+    return;
+  }
+  writer.byte(JSON_TEXT);
+  writer.text(text);
 }
 
 /**

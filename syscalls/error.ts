@@ -1,14 +1,9 @@
 /** The kernel's refusal of one call. */
 import { ERRNO } from "./linux/numbers.ts";
 
-const NAMES = new Map<number, string>(Object.entries(ERRNO).map(([name, number]) => [number, name]));
-// Two numbers have two names each; the table keeps both, the printed one is the one that manual pages use.
-NAMES.set(ERRNO.EAGAIN, "EAGAIN");
-NAMES.set(ERRNO.EDEADLK, "EDEADLK");
-
-/** The name of an errno, `"EPERM"` for 1. */
+/** The name of an errno, `"EPERM"` for 1; of two names for one number, the one that stands first in the kernel's headers. */
 export function errnoName(errno: number): string {
-  return NAMES.get(errno) ?? `errno ${errno}`;
+  return Object.entries(ERRNO).find(([, number]) => number === errno)?.[0] ?? `errno ${errno}`;
 }
 
 /** A system call failed. Has the fields of `node:fs` errors, so that `error.code === "ENOENT"` works as people expect. */

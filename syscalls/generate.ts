@@ -2,7 +2,7 @@
 // The C compiler of this machine evaluates the macros, so that no C expression is ever parsed here.
 // tests/headers.sh fetches the headers.
 
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -35,9 +35,11 @@ const SOCKET = ["asm/socket.h", "asm-generic/socket.h"];
 const SECCOMP = ["linux/seccomp.h"];
 const LANDLOCK = ["linux/landlock.h"];
 
-/** The system calls, and then the flags. To have one more table, add a line here and generate. */
+/** The system calls. */
 const CALLS: Table = { name: "NUMBERS", from: ["asm/unistd_64.h"], prefix: "__NR_", form: "number" };
 
+/** The flags. For one more table add a line and generate. */
+// biome-ignore format: one table a line
 const TABLES: readonly Table[] = [
   // The flags above LAZYTIME are the kernel's own.
   { name: "MS", from: MOUNT, prefix: "MS_", skip: /^(KERNMOUNT|SUBMOUNT|NO(REMOTELOCK|SEC|USER)|BORN|ACTIVE|RMT_MASK|MGC_.*)$/, form: "flags" },
@@ -66,7 +68,8 @@ const TABLES: readonly Table[] = [
   { name: "CLOSE_RANGE", from: ["linux/close_range.h"], prefix: "CLOSE_RANGE_", form: "flags" },
   { name: "MFD", from: ["linux/memfd.h"], prefix: "MFD_", skip: /^HUGE_/, form: "flags" },
   { name: "EFD", from: ["linux/eventfd.h"], prefix: "EFD_", form: "flags" },
-  { name: "EPOLL", from: ["linux/eventpoll.h"], prefix: "EPOLL", form: "flags" },
+  { name: "EPOLL", from: ["linux/eventpoll.h"], prefix: "EPOLL_", pick: /^(CLOEXEC|CTL_.*)$/, form: "flags" },
+  { name: "EPOLL_EVENTS", from: ["linux/eventpoll.h"], prefix: "EPOLL", skip: /^_/, form: "flags" },
   { name: "GRND", from: ["linux/random.h"], prefix: "GRND_", form: "flags" },
   { name: "PROT", from: MMAN, prefix: "PROT_", form: "flags" },
   { name: "MAP", from: MMAN, prefix: "MAP_", skip: /^HUGE_/, form: "flags" },
@@ -84,7 +87,7 @@ const TABLES: readonly Table[] = [
   { name: "SECCOMP_ADDFD_FLAG", from: SECCOMP, prefix: "SECCOMP_ADDFD_FLAG_", form: "flags" },
   { name: "SECCOMP_IOCTL", from: SECCOMP, prefix: "SECCOMP_IOCTL_", form: "flags" },
   { name: "AUDIT_ARCH", from: ["linux/audit.h"], prefix: "AUDIT_ARCH_", pick: /^(X86_64|I386|AARCH64|ARM)$/, form: "flags" },
-  { name: "BPF", from: ["linux/bpf_common.h", "linux/filter.h"], prefix: "BPF_", form: "flags" },
+  { name: "BPF", from: ["linux/bpf_common.h", "linux/filter.h"], prefix: "BPF_", skip: /_VERSION$|_OFF$/, form: "flags" },
   { name: "LANDLOCK_ACCESS_FS", from: LANDLOCK, prefix: "LANDLOCK_ACCESS_FS_", form: "flags64" },
   { name: "LANDLOCK_ACCESS_NET", from: LANDLOCK, prefix: "LANDLOCK_ACCESS_NET_", form: "flags64" },
   { name: "LANDLOCK_SCOPE", from: LANDLOCK, prefix: "LANDLOCK_SCOPE_", form: "flags64" },
@@ -100,7 +103,7 @@ const TABLES: readonly Table[] = [
   { name: "KEYCTL", from: ["linux/keyctl.h"], prefix: "KEYCTL_", form: "number" },
   { name: "KEY_SPEC", from: ["linux/keyctl.h"], prefix: "KEY_SPEC_", form: "number" },
   { name: "ERRNO", from: ["asm/errno.h", "asm-generic/errno.h", "asm-generic/errno-base.h"], prefix: "E", whole: true, form: "number" },
-  { name: "SIG", from: SIGNAL, prefix: "SIG", skip: /^(_|STKSZ)/, form: "number" },
+  { name: "SIG", from: SIGNAL, prefix: "SIG", skip: /^(_|STKSZ|RT)/, form: "number" },
   { name: "SIG_HOW", from: SIGNAL, prefix: "SIG_", pick: /BLOCK$|^SETMASK$/, form: "number" },
   { name: "SA", from: SIGNAL, prefix: "SA_", form: "flags" },
   { name: "SOL", from: SOCKET, prefix: "SOL_", form: "number" },
@@ -124,7 +127,7 @@ function compiler(args: readonly string[], source: string): string {
 
 /** Evaluates integer constants of C, given the options for cc and the headers that define them. A signed one stays signed. */
 export function evaluate(options: readonly string[], headers: readonly string[], names: readonly string[]): bigint[] {
-  const directory = mkdtempSync(join(tmpdir(), "caisson-"));
+  const directory = mkdtempSync(join(tmpdir(), "generate-"));
   try {
     const program = join(directory, "program");
     const lines = names.map((name) => `printf((${name}) < 0 ? "%lld\\n" : "%llu\\n", (unsigned long long)(${name}));`);
@@ -148,97 +151,112 @@ function definitions(preprocessed: string): Map<string, string> {
     if (file !== undefined) header = file;
     else if (directive === "undef" || (directive === "define" && !value)) origins.delete(macro!);
     else if (directive === "define") origins.set(macro!, header);
-    else if (!line.startsWith("#")) for (const [word] of line.matchAll(/\b[A-Z][A-Z0-9_]+\b/g)) origins.set(word, header);
+    else if (!line.startsWith("#"))
+      for (const [word] of line.matchAll(/\b[A-Z][A-Z0-9_]+\b/g)) origins.set(word, header);
   }
   return origins;
 }
 
+/** The values of one table, by the names without the prefix. */
 type Values = ReadonlyMap<string, bigint>;
 
-/** Every table of one machine, in the order of TABLES, the calls first; and the version of the headers. */
-function read(directory: string, machine: Machine): { tables: Values[]; version: string } {
+interface Reading {
+  readonly version: string;
+  readonly calls: Values;
+  /** In the order of TABLES. */
+  readonly flags: readonly Values[];
+}
+
+function read(directory: string, machine: Machine): Reading {
   const { triplet, define } = MACHINES[machine];
   const undefine = Object.values(MACHINES).map((other) => `-U${other.define}`);
   const options = ["-nostdinc", "-I", join(directory, triplet), "-I", directory, ...undefine, `-D${define}`];
   const origins = definitions(compiler([...options, "-E", "-dD"], includes(HEADERS)));
-  const wanted = [CALLS, ...TABLES].map((table) => {
-    const here = (name: string) => table.from.some((header) => origins.get(name)!.endsWith(`/${header}`));
-    const belongs = (key: string) => (table.pick?.test(key) ?? true) && !table.skip?.test(key);
-    return [...origins.keys()].filter(
-      (name) => name.startsWith(table.prefix) && here(name) && belongs(name.slice(table.prefix.length)),
-    );
+  const values = new Map<string, bigint>();
+  for (const table of [CALLS, ...TABLES]) for (const name of namesOf(table, origins)) values.set(name, 0n);
+  const [major, minor] = ["LINUX_VERSION_MAJOR", "LINUX_VERSION_PATCHLEVEL"] as const;
+  const names = [...values.keys(), major, minor];
+  for (const [index, value] of evaluate(options, HEADERS, names).entries()) values.set(names[index]!, value);
+  const fill = (table: Table): Values => {
+    const found = namesOf(table, origins);
+    if (found.length === 0)
+      throw new Error(`Cannot fill ${table.name}: no header of ${machine} defines ${table.prefix}*`);
+    return new Map(found.map((name) => [table.whole ? name : name.slice(table.prefix.length), values.get(name)!]));
+  };
+  return { version: `${values.get(major)}.${values.get(minor)}`, calls: fill(CALLS), flags: TABLES.map(fill) };
+}
+
+function namesOf(table: Table, origins: ReadonlyMap<string, string>): string[] {
+  const found = [...origins].filter(([name, origin]) => {
+    const key = name.slice(table.prefix.length);
+    const belongs = (table.pick?.test(key) ?? true) && !table.skip?.test(key);
+    return name.startsWith(table.prefix) && belongs && table.from.some((header) => origin.endsWith(`/${header}`));
   });
-  const names = [...wanted.flat(), "LINUX_VERSION_MAJOR", "LINUX_VERSION_PATCHLEVEL"];
-  const values = evaluate(options, HEADERS, names);
-  const version = values.splice(-2).join(".");
-  const tables = wanted.map((group, index) => {
-    const { name, prefix, whole } = [CALLS, ...TABLES][index]!;
-    if (group.length === 0 && name !== "FLAGS") throw new Error(`Cannot fill ${name}: no header of ${machine} defines ${prefix}*`);
-    return new Map(group.map((macro) => [whole ? macro : macro.slice(prefix.length), values.shift()!]));
-  });
-  return { tables, version };
+  return found.map(([name]) => name);
 }
 
 function literal(table: Table, key: string, value: bigint): string {
   if (table.form === "flags64") return `0x${BigInt.asUintN(64, value).toString(16)}n`;
-  if (value >= 2n ** 32n || value < -(2n ** 31n)) throw new RangeError(`${table.name}.${key} is ${value}, expected 32 bits`);
-  return table.form === "flags" && value >= 10n ? `0x${value.toString(16)}` : `${value}`;
+  const fits = value < 2n ** 32n && value >= -(2n ** 31n);
+  if (!fits) throw new RangeError(`Cannot write ${table.name}.${key}: it is ${value}, expected 32 bits`);
+  return table.form === "flags" && value > 9n ? `0x${value.toString(16)}` : `${value}`;
 }
 
-/** The lines of an object literal. */
-function object(table: Table, values: Values, indent: string): string {
+/** An object literal, as the formatter wants it. */
+function object(table: Table, values: Values, indent = ""): string {
   const quote = (key: string) => (/^[A-Za-z_]\w*$/.test(key) ? key : `"${key}"`);
   const lines = [...values].map(([key, value]) => `${indent}  ${quote(key)}: ${literal(table, key, value)},\n`);
   return `{\n${lines.join("")}${indent}}`;
 }
 
+function comment(table: Table): string {
+  const headers = table.from.filter((header) => !header.startsWith("asm-generic/")).join(", ");
+  return `/** ${headers}${table.form === "flags64" ? "; words of 64 bits" : ""}. */\n`;
+}
+
 const same = (a: Values, b: Values) => a.size === b.size && [...a].every(([key, value]) => b.get(key) === value);
 
-/** The text of linux/numbers.ts. */
+/** The text of linux/numbers.ts. Throws where the directory holds no headers, or not those of every machine. */
 export function generate(directory: string): string {
-  const x64 = read(directory, "x64");
-  const arm64 = read(directory, "arm64");
-  const source = (table: Table) => table.from.filter((header) => !header.startsWith("asm-generic/")).join(", ");
-  const width = (table: Table) => (table.form === "flags64" ? "; 64-bit words" : "");
-  const both: string[] = [];
-  const apart: Record<Machine, string[]> = { x64: [], arm64: [] };
-  const chosen: string[] = [];
-  for (const [index, table] of TABLES.entries()) {
-    const [one, other] = [x64.tables[index + 1]!, arm64.tables[index + 1]!];
-    if (same(one, other)) {
-      both.push(`/** ${source(table)}${width(table)}. */\nexport const ${table.name} = ${object(table, one, "")} as const;\n`);
-    } else {
-      apart.x64.push(`    ${table.name}: ${object(table, one, "    ")},\n`);
-      apart.arm64.push(`    ${table.name}: ${object(table, other, "    ")},\n`);
-      chosen.push(`/** ${source(table)}${width(table)}; differs by machine. */\nexport const ${table.name} = FLAGS[MACHINE].${table.name};\n`);
-    }
-  }
+  if (!existsSync(join(directory, "linux/version.h")))
+    throw new Error(`Cannot generate: no kernel headers in ${directory}`);
+  const machines = { x64: read(directory, "x64"), arm64: read(directory, "arm64") };
+  const { x64, arm64 } = machines;
+  const apart = TABLES.filter((_, index) => !same(x64.flags[index]!, arm64.flags[index]!));
+  const calls = (machine: Machine) => `  ${machine}: ${object(CALLS, machines[machine].calls, "  ")},`;
+  const member = (table: Table, machine: Machine) =>
+    `    ${table.name}: ${object(table, machines[machine].flags[TABLES.indexOf(table)]!, "    ")},\n`;
+  const flags = (machine: Machine) => `  ${machine}: {\n${apart.map((table) => member(table, machine)).join("")}  },`;
+  const tables = TABLES.map((table, index) =>
+    apart.includes(table)
+      ? `${comment(table)}export const ${table.name} = FLAGS[MACHINE].${table.name};\n`
+      : `${comment(table)}export const ${table.name} = ${object(table, x64.flags[index]!)} as const;\n`,
+  );
   return `// Numbers and flags of Linux. Written by syscalls/generate.ts out of the kernel's headers: change that, not this.
+// Words of 64 bits (Landlock's rights, mount attributes, clone flags) are bigints, words of 32 bits numbers.
 
-/** The version of the kernel whose headers these are. Newer calls and flags than the running kernel's are among them. */
+/** The version of the kernel whose headers these are. A running kernel may know less. */
 export const KERNEL = "${x64.version}";
 
 /** Numbers of the system calls. */
 export const NUMBERS = {
-  x64: ${object(CALLS, x64.tables[0]!, "  ")},
-  arm64: ${object(CALLS, arm64.tables[0]!, "  ")},
+${calls("x64")}
+${calls("arm64")}
 } as const;
 
 export type Machine = keyof typeof NUMBERS;
 export type SyscallName = keyof typeof NUMBERS.x64 | keyof typeof NUMBERS.arm64;
 
-/** The machine this process runs on. What is neither is refused by platform/index.ts before it uses any number. */
+/** The machine this process runs on. A third one never gets here: kernel.ts refuses it before its first call. */
 export const MACHINE: Machine = process.arch === "arm64" ? "arm64" : "x64";
 
-/** The tables that differ between the machines. Words of 64 bits are bigints here and below, words of 32 bits numbers. */
+/** The tables that differ between the machines. Those of this one are exported by name too. */
 export const FLAGS = {
-  x64: {
-${apart.x64.join("")}  },
-  arm64: {
-${apart.arm64.join("")}  },
+${flags("x64")}
+${flags("arm64")}
 } as const;
 
-${[...chosen, ...both].join("\n")}`;
+${tables.join("\n")}`;
 }
 
 if (import.meta.main) {

@@ -21,7 +21,7 @@ import { closingFilter, startingFilter } from "./filters.ts";
 import { writeIdMaps } from "./ids.ts";
 import { type Puppet, startPuppet } from "./launch.ts";
 import { type Plan, planFor } from "./plan.ts";
-import { Batch } from "./puppet.ts";
+import { Batch, prepare, type Prepared } from "./puppet.ts";
 import { runtime } from "./runtime.ts";
 import { dropCapabilities, enterLandlock, enterRoot, setLimits, takeIds } from "./walls.ts";
 
@@ -35,7 +35,7 @@ const SETTINGS = ["BUN_JSC_jitMemoryReservationSize=67108864", "BUN_JSC_structur
 const THREADS = 128;
 /** Starts Bun inside the walls that `policy` asks for. */
 export function confine(policy: Policy, program: Program): Confined {
-  const plan = planFor(policy, abilities(), runtime());
+  const { plan, wallsFor } = blueprintOf(policy);
   // Bun reads the boot file from its standard input, which needs no path; the boot file then puts the true one in its place.
   using boot = openBoot(program.boot);
   const [input, output, error] = program.stdio;
@@ -47,14 +47,13 @@ export function confine(policy: Policy, program: Program): Confined {
     if ((plan.namespaces & CLONE.NEWUSER) !== 0n) writeIdMaps(puppet.pid, plan.ids);
     // In a PID namespace of its own it is the first process, otherwise it keeps the number that the host sees.
     const pid = (plan.namespaces & CLONE.NEWPID) === 0n ? puppet.pid : 1;
-    const batch = new Batch();
-    buildWalls(batch, plan, policy, pid);
-    const { read } = puppet.kernel.post(batch);
+    const walls = wallsFor(pid);
+    puppet.kernel.post(walls.frame);
     return {
       pid: puppet.pid,
       enforcement: plan.enforcement,
-      closingFilter: plan.seccomp ? closingFilter(policy, machine(), pid) : new Uint8Array(0),
-      started: started(puppet, read),
+      closingFilter: walls.closingFilter,
+      started: started(puppet, walls.frame),
       ended: ended(puppet),
       verify: () => verify(puppet.pid, plan),
       kill: () => kill(puppet),
@@ -65,6 +64,40 @@ export function confine(policy: Policy, program: Program): Confined {
     void ended(puppet);
     throw error;
   }
+}
+
+/** What one policy comes to. */
+interface Blueprint {
+  readonly plan: Plan;
+  wallsFor(pid: number): { readonly frame: Prepared; readonly closingFilter: Uint8Array };
+}
+
+/** Blueprints of policies that grant no paths: those depend on nothing that changes. */
+const blueprints = new Map<string, Blueprint>();
+const MOST_BLUEPRINTS = 64;
+
+function blueprintOf(policy: Policy): Blueprint {
+  const grants = policy.read.length + policy.write.length > 0;
+  const key = JSON.stringify(policy);
+  const known = blueprints.get(key);
+  if (known !== undefined) return known;
+  const plan = planFor(policy, abilities(), runtime());
+  const walls = new Map<number, ReturnType<Blueprint["wallsFor"]>>();
+  const blueprint: Blueprint = {
+    plan,
+    wallsFor(pid) {
+      const built = walls.get(pid);
+      if (built !== undefined) return built;
+      const batch = new Batch();
+      buildWalls(batch, plan, policy, pid);
+      const made = { frame: prepare(batch), closingFilter: plan.seccomp ? closingFilter(policy, machine(), pid) : new Uint8Array(0) };
+      if (pid === 1) walls.set(pid, made);
+      return made;
+    },
+  };
+  if (blueprints.size === MOST_BLUEPRINTS) blueprints.clear();
+  if (!grants) blueprints.set(key, blueprint);
+  return blueprint;
 }
 
 /** Every wall, in an order in which each step can still be taken, and the last makes it another program. */
@@ -112,7 +145,7 @@ function openBoot(text: string): Descriptor {
 }
 
 /** Settles when the puppet has become Bun, which closes its strings, or rejects with what it answered instead. */
-function started(puppet: Puppet, read: (answer: Uint8Array) => number[]): Promise<void> {
+function started(puppet: Puppet, { read }: Prepared): Promise<void> {
   return new Promise((resolve, reject) => {
     watch(puppet.socket.take(), {
       data(answer) {

@@ -244,6 +244,26 @@ function isTarget(arg: Argument): arg is Target {
   return typeof arg === "string" || (typeof arg === "object" && arg !== null);
 }
 
+/** A batch as bytes for a puppet, for any puppet: it can be kept and sent again. */
+export interface Prepared {
+  readonly bytes: Uint8Array;
+  readonly answerLength: number;
+  /** Makes results, or the SystemError, out of an answer. */
+  read(answer: Uint8Array): number[];
+}
+
+export function prepare(batch: Batch): Prepared {
+  const { bytes, answerLength, results } = layOut(batch.entries, BUFFER, HEADER, FRAME_SIZE);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, batch.entries.length, true);
+  view.setUint32(4, answerLength, true);
+  return {
+    bytes,
+    answerLength,
+    read: (answer) => results(answer, new DataView(answer.buffer, answer.byteOffset).getUint32(8, true)),
+  };
+}
+
 /** The host's end of a puppet's socket: a kernel whose calls are made over there. */
 export class PuppetKernel implements Kernel {
   readonly #socket: number;
@@ -262,22 +282,15 @@ export class PuppetKernel implements Kernel {
 
   /** Makes the calls of a batch in one round trip, waiting in place. Throws the SystemError of the first that failed. */
   carryOut(batch: Batch): number[] {
-    const { answerLength, read } = this.post(batch);
+    const { answerLength, read } = this.post(prepare(batch));
     const answer = new Uint8Array(answerLength);
     if (self.call("read", this.#socket, answer, answerLength) === 0) throw new Error("The puppet ended before it answered");
     return read(answer);
   }
 
-  /** Sends a batch without waiting. `read` makes results, or the SystemError, out of the answer, whenever that comes. */
-  post(batch: Batch): { readonly answerLength: number; read(answer: Uint8Array): number[] } {
-    const frame = layOut(batch.entries, BUFFER, HEADER, FRAME_SIZE);
-    const view = new DataView(frame.bytes.buffer);
-    view.setUint32(0, batch.entries.length, true);
-    view.setUint32(4, frame.answerLength, true);
-    self.call("sendto", this.#socket, frame.bytes, frame.bytes.length, MSG.NOSIGNAL, 0, 0);
-    return {
-      answerLength: frame.answerLength,
-      read: (answer) => frame.results(answer, new DataView(answer.buffer, answer.byteOffset).getUint32(8, true)),
-    };
+  /** Sends a batch without waiting for the answer. */
+  post(prepared: Prepared): Prepared {
+    self.call("sendto", this.#socket, prepared.bytes, prepared.bytes.length, MSG.NOSIGNAL, 0, 0);
+    return prepared;
   }
 }

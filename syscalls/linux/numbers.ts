@@ -1,6 +1,7 @@
 // Numbers and flags of Linux. Written by syscalls/generate.ts out of the kernel's headers: change that, not this.
+// Words of 64 bits (Landlock's rights, mount attributes, clone flags) are bigints, words of 32 bits numbers.
 
-/** The version of the kernel whose headers these are. Newer calls and flags than the running kernel's are among them. */
+/** The version of the kernel whose headers these are. A running kernel may know less. */
 export const KERNEL = "7.3";
 
 /** Numbers of the system calls. */
@@ -728,10 +729,10 @@ export const NUMBERS = {
 export type Machine = keyof typeof NUMBERS;
 export type SyscallName = keyof typeof NUMBERS.x64 | keyof typeof NUMBERS.arm64;
 
-/** The machine this process runs on. What is neither is refused by platform/index.ts before it uses any number. */
+/** The machine this process runs on. A third one never gets here: kernel.ts refuses it before its first call. */
 export const MACHINE: Machine = process.arch === "arm64" ? "arm64" : "x64";
 
-/** The tables that differ between the machines. Words of 64 bits are bigints here and below, words of 32 bits numbers. */
+/** The tables that differ between the machines. Those of this one are exported by name too. */
 export const FLAGS = {
   x64: {
     O: {
@@ -853,15 +854,6 @@ export const FLAGS = {
   },
 } as const;
 
-/** linux/fcntl.h, asm/fcntl.h; differs by machine. */
-export const O = FLAGS[MACHINE].O;
-
-/** linux/mman.h, asm/mman.h; differs by machine. */
-export const PROT = FLAGS[MACHINE].PROT;
-
-/** linux/mman.h, asm/mman.h; differs by machine. */
-export const MAP = FLAGS[MACHINE].MAP;
-
 /** linux/mount.h. */
 export const MS = {
   RDONLY: 1,
@@ -942,7 +934,7 @@ export const FSCONFIG = {
   CMD_CREATE_EXCL: 8,
 } as const;
 
-/** linux/mount.h; 64-bit words. */
+/** linux/mount.h; words of 64 bits. */
 export const MOUNT_ATTR = {
   RDONLY: 0x1n,
   NOSUID: 0x2n,
@@ -962,7 +954,7 @@ export const MOUNT_ATTR_SIZE = {
   VER0: 32,
 } as const;
 
-/** linux/sched.h; 64-bit words. */
+/** linux/sched.h; words of 64 bits. */
 export const CLONE = {
   VM: 0x100n,
   FS: 0x200n,
@@ -1015,6 +1007,9 @@ export const SCHED = {
   EXT: 7,
   RESET_ON_FORK: 1073741824,
 } as const;
+
+/** linux/fcntl.h, asm/fcntl.h. */
+export const O = FLAGS[MACHINE].O;
 
 /** linux/fcntl.h, asm/fcntl.h. */
 export const F = {
@@ -1105,7 +1100,7 @@ export const AT_FD = {
   CWD: -100,
 } as const;
 
-/** linux/openat2.h; 64-bit words. */
+/** linux/openat2.h; words of 64 bits. */
 export const RESOLVE = {
   NO_XDEV: 0x1n,
   NO_MAGICLINKS: 0x2n,
@@ -1115,7 +1110,7 @@ export const RESOLVE = {
   CACHED: 0x20n,
 } as const;
 
-/** linux/openat2.h; 64-bit words. */
+/** linux/openat2.h; words of 64 bits. */
 export const OPENAT2 = {
   REGULAR: 0x100000000n,
 } as const;
@@ -1202,10 +1197,14 @@ export const EFD = {
 
 /** linux/eventpoll.h. */
 export const EPOLL = {
-  _CLOEXEC: 0x80000,
-  _CTL_ADD: 1,
-  _CTL_DEL: 2,
-  _CTL_MOD: 3,
+  CLOEXEC: 0x80000,
+  CTL_ADD: 1,
+  CTL_DEL: 2,
+  CTL_MOD: 3,
+} as const;
+
+/** linux/eventpoll.h. */
+export const EPOLL_EVENTS = {
   IN: 1,
   PRI: 2,
   OUT: 4,
@@ -1218,12 +1217,10 @@ export const EPOLL = {
   WRBAND: 0x200,
   MSG: 0x400,
   RDHUP: 0x2000,
-  _URING_WAKE: 0x8000000,
   EXCLUSIVE: 0x10000000,
   WAKEUP: 0x20000000,
   ONESHOT: 0x40000000,
   ET: 0x80000000,
-  _IOC_TYPE: 0x8a,
 } as const;
 
 /** linux/random.h. */
@@ -1232,6 +1229,12 @@ export const GRND = {
   RANDOM: 2,
   INSECURE: 4,
 } as const;
+
+/** linux/mman.h, asm/mman.h. */
+export const PROT = FLAGS[MACHINE].PROT;
+
+/** linux/mman.h, asm/mman.h. */
+export const MAP = FLAGS[MACHINE].MAP;
 
 /** linux/mman.h, asm/mman.h. */
 export const MREMAP = {
@@ -1593,16 +1596,13 @@ export const BPF = {
   K: 0,
   X: 8,
   MAXINSNS: 0x1000,
-  MINOR_VERSION: 1,
   A: 0x10,
   TAX: 0,
   TXA: 0x80,
   MEMWORDS: 0x10,
-  NET_OFF: -1048576,
-  LL_OFF: -2097152,
 } as const;
 
-/** linux/landlock.h; 64-bit words. */
+/** linux/landlock.h; words of 64 bits. */
 export const LANDLOCK_ACCESS_FS = {
   EXECUTE: 0x1n,
   WRITE_FILE: 0x2n,
@@ -1623,7 +1623,7 @@ export const LANDLOCK_ACCESS_FS = {
   RESOLVE_UNIX: 0x10000n,
 } as const;
 
-/** linux/landlock.h; 64-bit words. */
+/** linux/landlock.h; words of 64 bits. */
 export const LANDLOCK_ACCESS_NET = {
   BIND_TCP: 0x1n,
   CONNECT_TCP: 0x2n,
@@ -1631,7 +1631,7 @@ export const LANDLOCK_ACCESS_NET = {
   CONNECT_SEND_UDP: 0x8n,
 } as const;
 
-/** linux/landlock.h; 64-bit words. */
+/** linux/landlock.h; words of 64 bits. */
 export const LANDLOCK_SCOPE = {
   ABSTRACT_UNIX_SOCKET: 0x1n,
   SIGNAL: 0x2n,
@@ -1750,7 +1750,7 @@ export const RLIMIT = {
   RTTIME: 15,
 } as const;
 
-/** asm/resource.h; 64-bit words. */
+/** asm/resource.h; words of 64 bits. */
 export const RLIM = {
   INFINITY: 0xffffffffffffffffn,
 } as const;

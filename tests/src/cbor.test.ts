@@ -1,7 +1,7 @@
 import { afterAll, describe, expect, spyOn, test } from "bun:test";
 import { Decoder } from "cbor-x/index-no-eval";
-import { TAGS, VIEWS, validate } from "../../src/grammar.ts";
 import { ProtocolViolation } from "../../src/error.ts";
+import { TAGS, VIEWS, validate } from "../../src/grammar.ts";
 import { decode, encode, LIMITS } from "../../src/message.ts";
 import { nested, random } from "./values.ts";
 
@@ -262,8 +262,15 @@ describe("decode() takes", () => {
   });
 });
 
-test("validate() holds the depth before anything is built", () => {
-  expect(() => validate(new Uint8Array(1e6).fill(0x81), LIMITS)).toThrow("deeper than 100");
+describe("validate() by itself refuses", () => {
+  const table: [string, Uint8Array, string][] = [
+    ["what is too deep", new Uint8Array(1e6).fill(0x81), "nesting deeper than 100 levels"],
+    ["what is cut", Uint8Array.of(0x44, 0), "a length beyond the end"],
+    ["what has more after it", Uint8Array.of(0xf6, 0xf6), "more bytes after the item"],
+  ];
+  for (const [name, bytes, message] of table) {
+    test(name, () => expect(() => validate(bytes, LIMITS)).toThrow(message));
+  }
 });
 
 describe("decode() of damaged frames decodes plain data or throws ProtocolViolation", () => {

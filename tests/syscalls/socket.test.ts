@@ -1,0 +1,109 @@
+import { describe, expect, test } from "bun:test";
+import { Descriptor } from "../../syscalls/descriptor.ts";
+import { self } from "../../syscalls/kernel.ts";
+import { MSG, SOCK } from "../../syscalls/linux/constants.ts";
+import { close, createMemoryFile, writeAll } from "../../syscalls/linux/file.ts";
+import { F, FD } from "../../syscalls/linux/numbers.ts";
+import { receiveDescriptors, sendDescriptors, socketPair } from "../../syscalls/linux/socket.ts";
+
+/** A pair that closes with its block. */
+function pair() {
+  const [left, right] = socketPair(self, SOCK.SEQPACKET).map((number) => new Descriptor(number)) as [
+    Descriptor,
+    Descriptor,
+  ];
+  return {
+    left: left.number,
+    right: right.number,
+    [Symbol.dispose]() {
+      left.close();
+      right.close();
+    },
+  };
+}
+
+function memoryFile(text: string): Descriptor {
+  const file = new Descriptor(createMemoryFile(self, "caisson-test"));
+  writeAll(self, file.number, Buffer.from(text));
+  return file;
+}
+
+const closeOnExec = (descriptor: number) => (self.call("fcntl", descriptor, F.GETFD, 0) & FD.CLOEXEC) !== 0;
+
+test("socketPair() makes sockets that close on exec", () => {
+  using sockets = pair();
+  expect([closeOnExec(sockets.left), closeOnExec(sockets.right)]).toEqual([true, true]);
+});
+
+describe("sendDescriptors() and receiveDescriptors()", () => {
+  for (const count of [0, 1, 2, 3, 16]) {
+    test(`carry ${count} descriptors and the bytes beside them`, () => {
+      using sockets = pair();
+      const files = Array.from({ length: count }, (_, index) => memoryFile(`file ${index}`));
+      sendDescriptors(
+        self,
+        sockets.left,
+        Uint8Array.of(1, 2, 3),
+        files.map(({ number }) => number),
+      );
+      for (const file of files) file.close();
+      const into = new Uint8Array(8);
+      const { length, descriptors, truncated } = receiveDescriptors(self, sockets.right, into, { most: 16 });
+      expect([length, [...into.subarray(0, 4)], descriptors.length, truncated]).toEqual([
+        3,
+        [1, 2, 3, 0],
+        count,
+        false,
+      ]);
+      descriptors.forEach((descriptor, index) => {
+        const text = new Uint8Array(32);
+        const read = self.call("pread64", descriptor, text, text.length, 0);
+        expect(Buffer.from(text.subarray(0, read)).toString()).toBe(`file ${index}`);
+        expect(closeOnExec(descriptor)).toBe(true);
+        close(self, descriptor);
+      });
+    });
+  }
+
+  test("one more than wanted is received, to be seen and closed", () => {
+    using sockets = pair();
+    using file = memoryFile("");
+    sendDescriptors(self, sockets.left, Uint8Array.of(1), Array(3).fill(file.number));
+    const { descriptors } = receiveDescriptors(self, sockets.right, new Uint8Array(1), { most: 2 });
+    expect(descriptors.length).toBe(3);
+    for (const descriptor of descriptors) close(self, descriptor);
+  });
+
+  test("many more than wanted are said to be cut off, and those that came are handed over", () => {
+    using sockets = pair();
+    using file = memoryFile("");
+    sendDescriptors(self, sockets.left, Uint8Array.of(1), Array(40).fill(file.number));
+    const { descriptors, truncated } = receiveDescriptors(self, sockets.right, new Uint8Array(1), { most: 2 });
+    expect(truncated).toBe(true);
+    expect(descriptors.length).toBeGreaterThan(2);
+    for (const descriptor of descriptors) close(self, descriptor);
+  });
+
+  test("bytes that do not fit are said to be cut off", () => {
+    using sockets = pair();
+    sendDescriptors(self, sockets.left, new Uint8Array(9), []);
+    expect(receiveDescriptors(self, sockets.right, new Uint8Array(8), { most: 1 })).toEqual({
+      length: 8,
+      descriptors: [],
+      truncated: true,
+    });
+  });
+
+  test("throw EAGAIN with DONTWAIT where nothing waits, EBADF for what is not open, EPIPE without a signal", () => {
+    using sockets = pair();
+    const into = new Uint8Array(1);
+    expect(() => receiveDescriptors(self, sockets.right, into, { most: 1, flags: MSG.DONTWAIT })).toThrow(
+      "EAGAIN: recvmsg",
+    );
+    expect(() => sendDescriptors(self, sockets.left, into, [65535])).toThrow("EBADF: sendmsg");
+    const [left, right] = socketPair(self, SOCK.SEQPACKET);
+    close(self, right);
+    expect(() => sendDescriptors(self, left, into, [])).toThrow("EPIPE: sendmsg");
+    close(self, left);
+  });
+});
