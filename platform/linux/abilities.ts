@@ -6,7 +6,7 @@ import { landlockAbi } from "../../syscalls/linux/landlock.ts";
 import { CAP, CLONE } from "../../syscalls/linux/numbers.ts";
 import { hasFilters } from "../../syscalls/linux/seccomp.ts";
 import { idsOf, isRoot, writeIdMaps } from "./ids.ts";
-import { startPuppet } from "./launch.ts";
+import { endPuppet, startPuppet } from "./launch.ts";
 import { Batch } from "./puppet.ts";
 import { enterRoot, type Root, rootOf } from "./walls.ts";
 
@@ -87,8 +87,6 @@ function tryNamespaces(namespaces: bigint, proc?: Root["proc"]): void {
     enterRoot(batch, rootOf([], proc), ids);
     puppet.kernel.carryOut(batch);
   } finally {
-    puppet.socket.close(); // it ends when its strings are cut
-    self.call("waitid", 3, puppet.pidfd.number, null, 4 | 0x40000000, null);
-    puppet.pidfd.close();
+    endPuppet(puppet);
   }
 }

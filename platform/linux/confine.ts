@@ -18,6 +18,7 @@ import { resetSignals, signalProcess, unblockSignals } from "../../syscalls/linu
 import type { Confined, Ended, Policy, Program } from "../platform.ts";
 import { abilities, NAMESPACES } from "./abilities.ts";
 import { closingFilter, startingFilter } from "./filters.ts";
+import { mappedTree } from "./idmap.ts";
 import { writeIdMaps } from "./ids.ts";
 import { type Puppet, startPuppet } from "./launch.ts";
 import { type Plan, planFor } from "./plan.ts";
@@ -39,9 +40,11 @@ export function confine(policy: Policy, program: Program): Confined {
   // Bun reads the boot file from its standard input, which needs no path; the boot file then puts the true one in its place.
   using boot = openBoot(program.boot);
   const [input, output, error] = program.stdio;
+  using trees = new DisposableStack();
+  const mapped = plan.mapped.map((bind) => trees.use(mappedTree(bind)).number);
   const puppet = startPuppet({
     namespaces: plan.namespaces,
-    descriptors: [boot.number, output, error, ...program.lanes, input],
+    descriptors: [boot.number, output, error, ...program.lanes, input, ...mapped],
   });
   try {
     if ((plan.namespaces & CLONE.NEWUSER) !== 0n) writeIdMaps(puppet.pid, plan.ids);
@@ -90,7 +93,7 @@ function blueprintOf(policy: Policy): Blueprint {
       if (built !== undefined) return built;
       const batch = new Batch();
       buildWalls(batch, plan, policy, pid);
-      const made = { frame: prepare(batch), closingFilter: plan.seccomp ? closingFilter(policy, machine(), pid) : new Uint8Array(0) };
+      const made = { frame: prepare(batch), closingFilter: plan.seccomp ? closingFilter(policy, machine(), { pid, ownRoot: plan.root !== undefined }) : new Uint8Array(0) };
       if (pid === 1) walls.set(pid, made);
       return made;
     },

@@ -65,21 +65,33 @@ const SELF: readonly Rule[] = [
   allowWhen("prlimit64", equal(2, 0)), // reads a limit, sets none
 ];
 
+/** Set-user-id, set-group-id and sticky. */
+const SPECIAL_MODES = 0o7000;
+
 /** Looking at files, for a policy that grants paths; which ones, Landlock and the mount namespace decide. */
 const READING: readonly Rule[] = [
-  ...allow("open", "openat", "access", "faccessat", "faccessat2", "stat", "lstat", "newfstatat", "statx", "readlink", "readlinkat"),
-  ...allow("getdents", "getdents64", "statfs", "fstatfs", "chdir", "fchdir", "fadvise64", "readahead"),
+  // A program with a set-user-id bit, created in a granted directory, would lend the host's user to whoever runs it out there.
+  ...(["open", "openat"] as const).map((call, index) => allowWhen(call, bits(index === 0 ? 2 : 3, SPECIAL_MODES, 0))),
+  ...allow("getdents", "getdents64", "fstatfs", "fchdir", "fadvise64", "readahead"),
   ...oneOf("fcntl", 1, [F.GETLK, F.SETLK, F.SETLKW]),
 ];
 
-const WRITING = allow(
-  "mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "creat",
-  "fsync", "fdatasync", "ftruncate", "truncate", "fallocate", "copy_file_range", "sendfile",
-); // biome-ignore format: a list
+/**
+ * Asking about a path without opening it. Landlock does not govern that, so it takes a root of the actor's own, where there is
+ * nothing else to ask about.
+ */
+const ASKING = allow("access", "faccessat", "faccessat2", "stat", "lstat", "newfstatat", "statx", "readlink", "readlinkat", "chdir", "statfs");
+
+const WRITING: readonly Rule[] = [
+  allowWhen("mkdir", bits(1, SPECIAL_MODES, 0)),
+  allowWhen("mkdirat", bits(2, SPECIAL_MODES, 0)),
+  ...allow("rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "fsync", "fdatasync", "copy_file_range", "sendfile"),
+];
 
 /** What Bun does before the boot file closes the doors, beyond what stays allowed. */
 const STARTING: readonly Rule[] = [
   ...READING,
+  ...ASKING,
   ...allow("execve", "execveat", "arch_prctl", "seccomp", "setsockopt", "socketpair"),
   ...oneOf("prctl", 0, [PR.SET_PDEATHSIG, PR.GET_DUMPABLE, PR.SET_DUMPABLE, PR.SET_THP_DISABLE, PR.GET_NO_NEW_PRIVS]),
   ...oneOf("fcntl", 1, [F.SETFL]),
@@ -95,9 +107,9 @@ export function startingFilter(machine: Machine, pid: number): Uint8Array {
 }
 
 /** What holds from before the first line of foreign code on: what it was handed, its own memory, its own threads. */
-export function closingFilter(policy: Policy, machine: Machine, pid: number): Uint8Array {
+export function closingFilter(policy: Policy, machine: Machine, { pid, ownRoot }: { readonly pid: number; readonly ownRoot: boolean }): Uint8Array {
   const rules = [DESCRIPTORS, MEMORY, THREADS, SIGNALS, TIME, SELF];
-  if (policy.read.length + policy.write.length > 0) rules.push(READING);
+  if (policy.read.length + policy.write.length > 0) rules.push(READING, ...(ownRoot ? [ASKING] : []));
   if (policy.write.length > 0) rules.push(WRITING);
   return compile({ machine, default: DENIED, rules: [...rules.flat(), ownThreads(pid)] });
 }

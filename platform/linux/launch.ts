@@ -6,8 +6,8 @@ import { executable, type Kernel, numberOf, type SyscallName, self } from "../..
 import { capset, lastCapability, raiseAmbient } from "../../syscalls/linux/capability.ts";
 import { SOCK } from "../../syscalls/linux/constants.ts";
 import { addSeals, closeRange, createMemoryFile, duplicate, writeAll } from "../../syscalls/linux/file.ts";
-import { CLONE, ERRNO, F_SEAL, MFD, O } from "../../syscalls/linux/numbers.ts";
-import { CLONE_ARGS, executeDescriptor, reap } from "../../syscalls/linux/process.ts";
+import { CLONE, ERRNO, F_SEAL, MFD, O, P, W } from "../../syscalls/linux/numbers.ts";
+import { CLONE_ARGS, executeDescriptor, reap, WALL } from "../../syscalls/linux/process.ts";
 import { socketPair } from "../../syscalls/linux/socket.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
 import { Batch, carryOut, layOut, PuppetKernel, puppetImage, STRINGS } from "./puppet.ts";
@@ -114,6 +114,13 @@ export function startPuppet({ namespaces, descriptors }: Start): Puppet {
     frame.results(block, entries.entries.length - left);
   }
   return { pid, pidfd, socket: new Descriptor(socket.take()), kernel: new PuppetKernel(ours) };
+}
+
+/** Ends a puppet that has not become anything else, and waits for it: it goes when its strings are cut. */
+export function endPuppet({ socket, pidfd }: Puppet): void {
+  socket.close();
+  self.call("waitid", P.PIDFD, pidfd.number, null, W.EXITED | WALL, null);
+  pidfd.close();
 }
 
 /** Runs the stub on a block: with `clone3`, and with `clone` where something answers that with ENOSYS, as container engines do. */

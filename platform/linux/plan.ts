@@ -20,7 +20,12 @@ export interface Plan {
   /** Bun's program, by its path inside. */
   readonly program: string;
   readonly enforcement: Enforcement;
+  /** What the host mounts itself, so that files of root's are the actor's, though on the host it is nobody. Empty for an ordinary user. */
+  readonly mapped: readonly Bind[];
 }
+
+/** The puppet's first descriptor behind standard streams, strings, lanes and input: those of mounts that the host made follow. */
+const FIRST_TREE = 7;
 
 /** Where Bun stands in a root of its own. */
 const PROGRAM = "/bin/bun";
@@ -31,7 +36,9 @@ export function planFor(policy: Policy, able: Abilities, bun: Runtime): Plan {
   const grants = grantsOf(policy);
   const own = (source: string, target: string): Bind => ({ source, target, directory: false, writable: false, executable: true });
   const files = [own(bun.program, PROGRAM), own(bun.loader.source, bun.loader.target), ...bun.libraries.map((library) => own(library.source, library.target))];
-  const root = able.proc === undefined ? undefined : rootOf([...files, ...grants], able.proc);
+  const mapped = able.root && (able.namespaces & CLONE.NEWUSER) !== 0n;
+  const placed = mapped ? grants.map((grant, index) => ({ ...grant, tree: FIRST_TREE + index })) : grants;
+  const root = able.proc === undefined ? undefined : rootOf([...files, ...placed], able.proc);
   const program = root === undefined ? bun.program : PROGRAM;
   const administrator = able.root && (able.namespaces & CLONE.NEWUSER) === 0n;
   return {
@@ -43,6 +50,7 @@ export function planFor(policy: Policy, able: Abilities, bun: Runtime): Plan {
     capable: (able.namespaces & CLONE.NEWUSER) !== 0n || administrator,
     program,
     enforcement,
+    mapped: mapped && root !== undefined ? grants : [],
   };
 }
 

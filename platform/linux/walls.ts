@@ -18,6 +18,8 @@ export interface Bind {
   readonly writable: boolean;
   /** Whether its programs may be executed. */
   readonly executable: boolean;
+  /** The puppet's descriptor of the detached mount, where the host has made it; otherwise the puppet opens the source. */
+  readonly tree?: number;
 }
 
 /** A root as data. */
@@ -60,7 +62,8 @@ export function enterRoot(kernel: Kernel, root: Root, ids: Ids): void {
   mount(kernel, null, "/", { flags: MS.REC | MS.PRIVATE });
   // Sources are opened before anything is mounted over them, by the paths that the host resolved: a symbolic link that
   // someone put there since is not followed.
-  const trees = root.binds.map(({ source, directory }) => {
+  const trees = root.binds.map(({ source, directory, tree: made }) => {
+    if (made !== undefined) return made;
     const flags = O.PATH | O.CLOEXEC | (directory ? O.DIRECTORY : 0);
     const descriptor = openResolved(kernel, source, { flags, resolve: RESOLVE.NO_SYMLINKS | RESOLVE.NO_MAGICLINKS });
     const tree = cloneTree(kernel, descriptor, { recursive: directory });

@@ -84,7 +84,7 @@ const RUSAGE = new Struct({ user_s: "i64", user_us: "i64", system_s: "i64", syst
 const RUSAGE_SIZE = 144;
 const CLD_EXITED = 1;
 /** `__WALL`: children without an exit signal, too. */
-const WALL = 0x40000000;
+export const WALL = 0x40000000;
 
 /** How a process ended, and what it used. */
 export interface Ended {
