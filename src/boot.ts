@@ -48,7 +48,12 @@ const channel: Channel = await connect(DATA_LANE, {
     onCall(name, args, call) {
       const called = Object.hasOwn(functions, name) ? functions[name] : undefined;
       if (typeof called !== "function") throw new TypeError(`Cannot call ${name}: the module exports no such function`);
-      return answer(call, () => called(...args));
+      try {
+        const result = answer(call, () => called(...args));
+        return result instanceof Promise ? result.catch(rethrow) : result;
+      } catch (error) {
+        return rethrow(error);
+      }
     },
   },
 });
@@ -58,6 +63,14 @@ void channel.closed.then(() => process.exit(HOST_GONE));
 if (filter.length > 0) setFilterOnAllThreads(self, filter);
 join(channel);
 channel.hello(null);
+
+/** Throws an error whose stack ends where this file begins. */
+function rethrow(error: unknown): never {
+  if (error instanceof Error && typeof error.stack === "string") {
+    error.stack = error.stack.replace(/\n[^\n]*\[stdin\][^\n]*/g, "");
+  }
+  throw error;
+}
 
 async function load(options: BootOptions, source: Uint8Array): Promise<void> {
   const fail = (error: unknown) => void channel.failed(error).then(() => process.exit(1));
@@ -78,7 +91,9 @@ async function load(options: BootOptions, source: Uint8Array): Promise<void> {
     functions = await import(url);
     URL.revokeObjectURL(url);
     channel.ready(Object.keys(functions).filter((name) => typeof functions[name] === "function"));
-    if (options.script) channel.end();
+    if (!options.script) return;
+    channel.end();
+    channel.unref();
   } catch (error) {
     fail(error);
   }

@@ -338,6 +338,11 @@ export class Channel {
     this.#dropInbox();
   }
 
+  /** Lets the process end although the link is open. */
+  unref(): void {
+    this.#transport.unref?.();
+  }
+
   // What the transport does.
 
   /** Takes bytes that arrived. Nobody may write to them afterwards. */
@@ -788,6 +793,7 @@ export async function connect(fd: number, options: Options): Promise<Channel> {
       const transport: Transport = {
         write: (bytes, offset, length) => socket.write(bytes, offset, length),
         close: () => socket.terminate(),
+        unref: () => socket.unref(),
       };
       channel = new Channel(transport, options);
     },

@@ -155,6 +155,8 @@ export interface Transport {
   /** Hands over a range of bytes and returns how many were taken; after fewer than `length`, `drain()` tells when there is room. */
   write(bytes: Uint8Array, offset: number, length: number): number;
   close(): void;
+  /** Keeps the process alive no longer. */
+  unref?(): void;
 }
 
 /**
