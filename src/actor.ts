@@ -168,6 +168,9 @@ function receive(
   return undefined;
 }
 
+/** How far apart the two are by which the kernel counts time for a limit and reports it: some clock ticks of 1 to 10 ms. */
+const TICKS_US = 50_000;
+
 /** How long a process may outlive its link. */
 const LINGER_MS = 500;
 
@@ -332,7 +335,8 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
     if (code !== undefined) return { reason: "returned", code };
     const { cpuTime } = this.#policy.limits;
     // RLIMIT_CPU ends a process with SIGKILL, which says nothing by itself; the time it used does.
-    if (signal === constants.signals.SIGKILL && cpuTime !== undefined && cpuMicroseconds >= cpuTime * 1e6) {
+    const used = cpuMicroseconds + TICKS_US;
+    if (signal === constants.signals.SIGKILL && cpuTime !== undefined && used >= Math.ceil(cpuTime) * 1e6) {
       return { reason: "limit", limit: "cpuTime" };
     }
     const name = Object.entries(constants.signals).find(([, number]) => number === signal)?.[0];

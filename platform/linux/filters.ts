@@ -60,7 +60,7 @@ const TIME = allow("clock_gettime", "clock_getres", "clock_nanosleep", "nanoslee
 
 const SELF: readonly Rule[] = [
   ...allow("getrandom", "uname", "sysinfo", "getrusage", "times", "getcpu", "getppid", "getcwd"),
-  ...allow("getuid", "geteuid", "getgid", "getegid", "getresuid", "getresgid", "getgroups", "getpgrp", "getpgid", "getsid"),
+  ...allow("getuid", "geteuid", "getgid", "getegid", "getresuid", "getresgid", "getgroups", "umask", "getpgrp", "getpgid", "getsid"),
   ...allow("getrlimit"),
   allowWhen("prlimit64", equal(2, 0)), // reads a limit, sets none
 ];
