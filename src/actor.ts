@@ -31,7 +31,7 @@ export type Exit =
   | { readonly reason: "protocol"; readonly violation: ProtocolViolation }
   /** By `kill()`, the end of an `await using`, or an AbortSignal. */
   | { readonly reason: "killed" }
-  /** It lost the link before the host ended it. */
+  /** By itself, because the host let go of it: `disconnect()`. */
   | { readonly reason: "host gone" };
 
 type AnyFunction = (...args: never[]) => unknown;
@@ -209,6 +209,7 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
     this.stderr = launched.stderr;
     this.call = callsOf<Module>((called, args, how) => this.#call(called, args, how));
     this.exited = this.#end();
+    launched.confined.started.catch(() => {}); // load() awaits it, when the bundle is there
   }
 
   /** Brings the actor to life: called once by `spawn`, when nothing but the boot file runs inside. */
@@ -255,6 +256,12 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
   /** Ends the actor's `inbox`: no more messages come. */
   end(): void {
     this.#connected().end();
+  }
+
+  /** Closes the link. The actor ends by itself then, with its exit handlers run, or is ended if it does not. */
+  disconnect(): void {
+    this.#cause ??= { reason: "host gone" };
+    this.#connected().close();
   }
 
   /** Ends the actor at once, with everything in it. */

@@ -27,8 +27,8 @@ export interface FileCapability {
   [Symbol.dispose](): void;
 }
 
-/** A file of the host that was named, but is opened only when it is sent, each time anew. */
-export class NamedFile {
+/** A file of the host that was named. It is opened when it is sent, each time anew; here it can be read like `Bun.file`. */
+export class NamedFile implements FileCapability {
   readonly path: string;
   readonly mode: Mode;
 
@@ -46,6 +46,30 @@ export class NamedFile {
     descriptor.close();
     throw new TypeError(`Cannot send ${this.path}: it is no regular file`);
   }
+
+  get size(): number {
+    return Bun.file(this.path).size;
+  }
+
+  bytes(): Promise<Uint8Array<ArrayBuffer>> {
+    return Bun.file(this.path).bytes();
+  }
+
+  text(): Promise<string> {
+    return Bun.file(this.path).text();
+  }
+
+  stream(): ReadableStream<Uint8Array<ArrayBuffer>> {
+    return Bun.file(this.path).stream();
+  }
+
+  write(): Promise<never> {
+    return Promise.reject(new TypeError(`Cannot write to ${this.path}: it was named in order to be sent; Bun.write writes here`));
+  }
+
+  close(): void {}
+
+  [Symbol.dispose](): void {}
 }
 
 /**
@@ -57,8 +81,7 @@ export function file(path: string | { readonly name?: string | undefined }, mode
   const name = typeof path === "string" ? path : path.name;
   if (name === undefined || name === "") throw new TypeError("Cannot send a file without a path");
   if (!MODES.includes(mode)) throw new TypeError(`Cannot open a file for ${JSON.stringify(mode)}: "read", "write" or "append" is expected`);
-  // To the host's program it is a token; the type is that of what arrives, so that a call's arguments have one type at both ends.
-  return new NamedFile(name, mode) as unknown as FileCapability;
+  return new NamedFile(name, mode);
 }
 
 const PIECE = 64 * 1024;

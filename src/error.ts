@@ -28,24 +28,6 @@ export class LimitExceeded extends Error {
   }
 }
 
-/** No mechanism on this machine keeps a guarantee that was asked for, so nothing was started. */
-export class NotEnforced extends Error {
-  override readonly name = "NotEnforced";
-  /** The axis of the policy, such as `"network"`. */
-  readonly guarantee: string;
-  /** What this machine lacks, such as `"Landlock ABI 4 (Linux 6.7)"`. */
-  readonly missing: string;
-  /** How to get it, or how to ask for less. */
-  readonly remedy: string;
-
-  constructor(guarantee: string, missing: string, remedy: string) {
-    super(`Cannot enforce ${guarantee}: ${missing} is missing, ${remedy}`);
-    this.guarantee = guarantee;
-    this.missing = missing;
-    this.remedy = remedy;
-  }
-}
-
 /** A value does not match the schema that was given for it. */
 export class SchemaMismatch extends Error {
   override readonly name = "SchemaMismatch";

@@ -12,7 +12,7 @@ export interface Limits {
   readonly items: number;
 }
 
-export const LIMITS: Limits = { depth: 100, items: 1_000_000 };
+export const LIMITS: Limits = { depth: 100, items: 250_000 };
 
 /** Tells the encoder which objects carry authority and travel beside the frame. */
 export interface Packer {

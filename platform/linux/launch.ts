@@ -7,7 +7,7 @@ import { capset, lastCapability, raiseAmbient } from "../../syscalls/linux/capab
 import { SOCK } from "../../syscalls/linux/constants.ts";
 import { addSeals, closeRange, createMemoryFile, duplicate, writeAll } from "../../syscalls/linux/file.ts";
 import { CLONE, ERRNO, F_SEAL, MFD, O, P, W } from "../../syscalls/linux/numbers.ts";
-import { CLONE_ARGS, executeDescriptor, reap, WALL } from "../../syscalls/linux/process.ts";
+import { CLONE_ARGS_STRUCT, executeDescriptor, reap, WALL } from "../../syscalls/linux/process.ts";
 import { socketPair } from "../../syscalls/linux/socket.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
 import { Batch, carryOut, layOut, PuppetKernel, puppetImage, STRINGS } from "./puppet.ts";
@@ -133,9 +133,9 @@ function clone(block: DataView, base: number, namespaces: bigint): { pid: number
     });
     return stub()(base);
   };
-  const args = CLONE_ARGS.encode({ flags: share | CLONE.CLEAR_SIGHAND | namespaces, pidfd: BigInt(ptr(pidfd)) });
+  const args = CLONE_ARGS_STRUCT.encode({ flags: share | CLONE.CLEAR_SIGHAND | namespaces, pidfd: BigInt(ptr(pidfd)) });
   let name: SyscallName = "clone3";
-  let pid = call(name, [BigInt(ptr(args.bytes)), BigInt(CLONE_ARGS.size), 0n, 0n, 0n]);
+  let pid = call(name, [BigInt(ptr(args.bytes)), BigInt(CLONE_ARGS_STRUCT.size), 0n, 0n, 0n]);
   if (pid === -ERRNO.ENOSYS) {
     name = "clone";
     // Handlers of the host cannot run in the child, where every signal is blocked; its execve resets them.

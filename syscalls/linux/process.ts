@@ -4,7 +4,7 @@ import { Memory, Struct } from "../struct.ts";
 import { AT, KEYCTL, P, PR, RLIMIT, W } from "./numbers.ts";
 
 /** `struct clone_args` of `clone3(2)`. */
-export const CLONE_ARGS = new Struct({
+export const CLONE_ARGS_STRUCT = new Struct({
   flags: "u64",
   pidfd: "u64",
   child_tid: "u64",

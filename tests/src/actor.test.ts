@@ -256,7 +256,7 @@ describe("exited", () => {
   });
 
   test("tells of the limits on time", async () => {
-    const slow = await start({ sandbox: { limits: { wallTime: "500 ms" } } });
+    const slow = await start({ sandbox: { limits: { wallTime: "2 s" } } });
     expect(await slow.exited).toEqual({ reason: "limit", limit: "wallTime" });
     const busy = await start({ sandbox: { limits: { cpuTime: "1 s" } } });
     expect(await rejection(busy.call.spin())).toBeInstanceOf(LimitExceeded);

@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { ActorExit, LimitExceeded, NotEnforced, ProtocolViolation, SchemaMismatch } from "../../src/error.ts";
+import { NotEnforced } from "../../platform/index.ts";
+import { ActorExit, LimitExceeded, ProtocolViolation, SchemaMismatch } from "../../src/error.ts";
 
 test("the named errors print their name, and carry their data", () => {
   const cause = new Error("why");
@@ -15,7 +16,7 @@ test("the named errors print their name, and carry their data", () => {
 
   const missing = new NotEnforced("network", "Landlock ABI 4 (Linux 6.7)", "run a newer kernel");
   expect(`${missing}`).toBe(
-    "NotEnforced: Cannot enforce network: Landlock ABI 4 (Linux 6.7) is missing, run a newer kernel",
+    'NotEnforced: Cannot guarantee "network": Landlock ABI 4 (Linux 6.7). run a newer kernel, or allow it with allowUnenforced: ["network"]',
   );
   expect(missing).toMatchObject({
     guarantee: "network",
