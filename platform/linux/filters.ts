@@ -1,5 +1,5 @@
 /** The policy as the two seccomp filters: one for Bun's start, and the closing one under which foreign code runs. */
-import { CLONE, F, IOCTL, MAP, O, PR } from "../../syscalls/linux/numbers.ts";
+import { CLONE, F, IOCTL, MAP, O, PR, PROT, SO, SOL } from "../../syscalls/linux/numbers.ts";
 import type { Machine, SyscallName } from "../../syscalls/kernel.ts";
 import type { Policy } from "../platform.ts";
 import { type Action, compile, type Rule, type Test } from "./bpf.ts";
@@ -24,8 +24,10 @@ const oneOf = (call: SyscallName, arg: Test["arg"], values: readonly number[]): 
 /** Descriptors that are open already: nothing here names a file, an address or a process. */
 const DESCRIPTORS: readonly Rule[] = [
   ...allow("read", "readv", "pread64", "preadv", "write", "writev", "pwrite64", "pwritev", "lseek", "fstat", "close", "close_range"),
-  ...allow("dup", "dup2", "dup3", "pipe", "pipe2", "eventfd2", "sendto", "sendmsg", "recvfrom", "recvmsg", "shutdown", "getsockopt"),
+  ...allow("dup", "dup2", "dup3", "pipe", "pipe2", "eventfd2", "sendto", "sendmsg", "recvfrom", "recvmsg", "shutdown"),
   ...allow("getsockname", "getpeername"),
+  // Of its own ends only: SO_PEERPIDFD would name the host.
+  ...[SO.TYPE, SO.ERROR, SO.SNDBUF, SO.RCVBUF].map((option) => allowWhen("getsockopt", equal(1, SOL.SOCKET), equal(2, option))),
   ...allow("poll", "ppoll", "select", "pselect6", "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "epoll_pwait2"),
   ...allow("timerfd_create", "timerfd_settime", "timerfd_gettime"),
   // F_SETFL could take O_APPEND from a file that may only be appended to, whatever number it is called by: so it may only set it.
@@ -34,12 +36,24 @@ const DESCRIPTORS: readonly Rule[] = [
   ...oneOf("ioctl", 1, [IOCTL.FIONBIO, IOCTL.FIONREAD, IOCTL.FIOCLEX, IOCTL.FIONCLEX, IOCTL.TCGETS, IOCTL.TIOCGWINSZ]),
 ];
 
-/** Memory of this process's own, all of which RLIMIT_DATA counts: no shared pages and no stacks that grow. */
+/** Memory of any kind, for the time before foreign code. */
+const ANY_MEMORY = allow("mmap", "munmap", "mprotect", "mremap", "madvise", "brk", "membarrier");
+
+const { READ: READABLE, WRITE: WRITABLE, EXEC: EXECUTABLE } = PROT;
+
+/**
+ * Memory that RLIMIT_DATA counts, which is what is private, writable and no stack: no shared pages, no stacks that grow or are moved, and
+ * nothing that was written to ceases to be writable, for then it would cease to count and still be there.
+ */
 const MEMORY: readonly Rule[] = [
   { call: "mmap", action: DENIED, when: [bits(3, MAP.GROWSDOWN, MAP.GROWSDOWN)] },
   { call: "mmap", action: DENIED, when: [bits(3, MAP.SHARED | MAP.ANONYMOUS, MAP.SHARED | MAP.ANONYMOUS)] },
   { call: "mmap", action: DENIED, when: [bits(3, MAP.HUGETLB, MAP.HUGETLB)] },
-  ...allow("mmap", "munmap", "mprotect", "mremap", "madvise", "brk", "membarrier"),
+  allowWhen("mmap", bits(3, MAP.ANONYMOUS, 0)),
+  allowWhen("mmap", bits(2, WRITABLE, WRITABLE)),
+  allowWhen("mmap", bits(2, READABLE | WRITABLE | EXECUTABLE, 0)),
+  allowWhen("mprotect", bits(2, WRITABLE, WRITABLE)),
+  ...allow("munmap", "madvise", "brk", "membarrier"),
 ];
 
 const NAMESPACES = CLONE.NEWNS | CLONE.NEWCGROUP | CLONE.NEWUTS | CLONE.NEWIPC | CLONE.NEWUSER | CLONE.NEWPID | CLONE.NEWNET;
@@ -102,7 +116,7 @@ const ownThreads = (pid: number) => allowWhen("tgkill", equal(0, pid));
 
 /** What holds from the puppet's last call on. @param pid the actor's process id as it sees it itself */
 export function startingFilter(machine: Machine, pid: number): Uint8Array {
-  const rules = [STARTING, WRITING, DESCRIPTORS, MEMORY, THREADS, SIGNALS, TIME, SELF].flat();
+  const rules = [STARTING, WRITING, DESCRIPTORS, ANY_MEMORY, THREADS, SIGNALS, TIME, SELF].flat();
   return compile({ machine, default: DENIED, rules: [...rules, ownThreads(pid)] });
 }
 
