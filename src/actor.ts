@@ -318,24 +318,29 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
           this.#cause ??= { reason: "threw", error };
         },
         onViolation: (violation) => this.#stop({ reason: "protocol", violation }),
-        // Whoever closes the link is ending, or is soon made to. What is pending rejects with how it ended.
+        // What is pending rejects with how the actor ended; messages that came before can still be read.
         onLost: async (seen) => {
-          const timer = setTimeout(() => this.#confined.kill(), LINGER_MS);
-          const exit = await this.exited;
-          clearTimeout(timer);
-          return this.#exitError(exit, seen);
+          this.#linger();
+          return this.#exitError(await this.exited, seen);
         },
       },
     });
-    void channel.closed.then(() => lane.close());
+    void channel.closed.then(() => {
+      lane.close();
+      this.#linger();
+    });
     return channel;
+  }
+
+  /** Without a link an actor is of no use: if it does not end by itself soon, it is ended. */
+  #linger(): void {
+    const timer = setTimeout(() => this.#confined.kill(), LINGER_MS);
+    void this.exited.then(() => clearTimeout(timer));
   }
 
   async #end(): Promise<Exit> {
     const ended = await this.#confined.ended;
-    const exit = this.#cause ?? this.#exitOf(ended);
-    queueMicrotask(() => this.#channel?.close(this.#exitError(exit)));
-    return exit;
+    return this.#cause ?? this.#exitOf(ended);
   }
 
   #exitOf({ code, signal, cpuMicroseconds }: Ended): Exit {

@@ -1,0 +1,100 @@
+/** `caisson doctor`: what this machine can enforce, and the line that fixes what it cannot. */
+import { type Ability, GUARANTEES, type Guarantee, NotEnforced, type Platform } from "../platform/index.ts";
+import { policyOf, type Sandbox } from "./sandbox.ts";
+
+/** What becomes of one guarantee here. */
+export interface Finding {
+  readonly guarantee: Guarantee;
+  readonly kept: boolean;
+  /** What keeps it. Empty where it is not kept, and where this version promises nothing. */
+  readonly enforcers: readonly string[];
+  readonly missing?: string;
+  readonly remedy?: string;
+}
+
+export interface Diagnosis {
+  /** Whether the strictest sandbox can be kept: every guarantee, nothing granted. */
+  readonly strict: boolean;
+  /** Whether paths can be granted as well. */
+  readonly grants: boolean;
+  readonly guarantees: readonly Finding[];
+  readonly mechanisms: readonly Ability[];
+}
+
+/** The strictest sandbox that says something of each guarantee. */
+const STRICTEST: Sandbox = { limits: { cpuTime: "1 s", wallTime: "1 s" } };
+
+/** Asks the machine. */
+export function diagnose(machine: Platform): Diagnosis {
+  const find = (guarantee: Guarantee, sandbox: Sandbox): Finding => {
+    // Alone, so that each guarantee tells of itself.
+    const allowUnenforced = GUARANTEES.filter((other) => other !== guarantee);
+    try {
+      return {
+        guarantee,
+        kept: true,
+        enforcers: machine.enforcement(policyOf({ ...sandbox, allowUnenforced }))[guarantee],
+      };
+    } catch (error) {
+      if (!(error instanceof NotEnforced)) throw error;
+      return { guarantee, kept: false, enforcers: [], missing: error.missing, remedy: error.remedy };
+    }
+  };
+  const guarantees = GUARANTEES.map((guarantee) => find(guarantee, STRICTEST));
+  return {
+    strict: guarantees.every(({ kept }) => kept),
+    grants: find("files", { read: ["/usr"] }).kept,
+    guarantees,
+    mechanisms: machine.abilities(),
+  };
+}
+
+/** How wide a text for people may be. */
+const WIDTH = 80;
+/** Where what is said of a thing begins. */
+const INDENT = 26;
+
+/** A diagnosis for people. */
+export function describe({ strict, grants, guarantees, mechanisms }: Diagnosis, colours: boolean): string {
+  const paint = (code: number, text: string) => (colours ? `\x1b[${code}m${text}\x1b[0m` : text);
+  const [good, bad, note, title] = [32, 31, 33, 1].map((code) => (text: string) => paint(code, text)) as [
+    Paint,
+    Paint,
+    Paint,
+    Paint,
+  ];
+  const line = (mark: string, name: string, told: string) =>
+    `  ${mark} ${name.padEnd(INDENT - 7)}${wrap(told, INDENT)}`;
+  const cure = (told: string) => `${" ".repeat(INDENT)}${note("fix")}  ${wrap(told, INDENT + 5)}`;
+
+  const promised = guarantees.flatMap(({ guarantee, kept, enforcers, missing, remedy }) => {
+    if (!kept) return [line(bad("none"), guarantee, missing ?? ""), cure(remedy ?? "")];
+    return enforcers.length > 0
+      ? [line(good("kept"), guarantee, enforcers.join(", "))]
+      : [line("  - ", guarantee, "not promised in this version")];
+  });
+  const found = mechanisms.flatMap(({ mechanism, present, detail, remedy }) =>
+    present
+      ? [line(good("  ok"), mechanism, detail)]
+      : [line(bad("miss"), mechanism, detail), ...(remedy === undefined ? [] : [cure(remedy)])],
+  );
+  const verdict = strict
+    ? good("The strictest sandbox can be kept on this machine.")
+    : bad("The strictest sandbox cannot be kept on this machine: nothing would be run.");
+  const paths = grants ? [] : ["Paths cannot be granted here: that takes Landlock."];
+  return [title("Guarantees"), ...promised, "", title("Mechanisms"), ...found, "", verdict, ...paths].join("\n");
+}
+
+type Paint = (text: string) => string;
+
+/** Breaks a text into lines, all but the first indented. Words are not broken: they may be typed in. */
+function wrap(text: string, indent: number): string {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const last = lines.at(-1)!;
+    if (last === "") lines[lines.length - 1] = word;
+    else if (indent + last.length + 1 + word.length <= WIDTH) lines[lines.length - 1] = `${last} ${word}`;
+    else lines.push(word);
+  }
+  return lines.join(`\n${" ".repeat(indent)}`);
+}

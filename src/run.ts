@@ -1,0 +1,197 @@
+/** `caisson run`: a script in a sandbox, with the standard streams of whoever runs it. */
+import { accessSync, closeSync, constants as file, openSync, statSync } from "node:fs";
+import { constants } from "node:os";
+import { resolve } from "node:path";
+import { isatty } from "node:tty";
+import { type Enforcement, NotEnforced, type Policy, platform } from "../platform/index.ts";
+import { type Actor, type Exit, start } from "./actor.ts";
+import { bundle } from "./bundle.ts";
+import { type Entry, explain } from "./denial.ts";
+import { ActorExit, LimitExceeded } from "./error.ts";
+import { type Command, UsageError } from "./flags.ts";
+import { policyOf, type Sandbox } from "./sandbox.ts";
+import { passThrough, say } from "./terminal.ts";
+
+/** Exit codes that are not the script's own: those of timeout(1), as far as it has them. */
+const CODE = { uncaught: 1, wallTime: 124, noSandbox: 125, signal: 128 } as const;
+const KILLED = CODE.signal + constants.signals.SIGKILL;
+
+/** The signals that ask us to end, and so the script. */
+const ENDINGS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
+/** Runs a script, and returns the exit code that a shell expects. Throws UsageError before anything is started. */
+export async function run({ script, args, sandbox }: Command): Promise<number> {
+  const path = resolve(script);
+  if (!statSync(path, { throwIfNoEntry: false })?.isFile())
+    throw new UsageError(`Cannot run ${script}: there is no such file`);
+  const policy = policyIn(sandbox);
+  let enforcement: Enforcement;
+  try {
+    enforcement = platform.enforcement(policy);
+  } catch (error) {
+    return await noSandbox(error);
+  }
+  try {
+    await bundle(path);
+  } catch (error) {
+    await say(messageOf(error));
+    return CODE.uncaught;
+  }
+
+  const ending = new AbortController();
+  let received: (typeof ENDINGS)[number] | undefined;
+  for (const name of ENDINGS) {
+    process.on(name, () => {
+      received ??= name;
+      ending.abort();
+    });
+  }
+  let exit: Exit;
+  try {
+    using input = openInput();
+    const actor = await start<unknown, unknown>(
+      path,
+      { sandbox, stdout: "pipe", stderr: "pipe", signal: ending.signal },
+      { argv: args, stdin: input.descriptor },
+    );
+    const passed = passBoth(actor);
+    passed.catch(() => {}); // it is awaited later, when the script has ended
+    exit = await actor.exited;
+    // Whoever interrupts does not want the rest.
+    if (received === undefined) await passed;
+  } catch (error) {
+    if (received === undefined && isPipeClosed(error)) return CODE.signal + constants.signals.SIGPIPE;
+    if (error instanceof ActorExit) exit = error.exit as Exit;
+    else if (error instanceof LimitExceeded) exit = { reason: "limit", limit: error.limit as "wallTime" };
+    else if (received !== undefined) exit = { reason: "killed" };
+    else return await noSandbox(error);
+  }
+  if (received !== undefined) return CODE.signal + constants.signals[received];
+  return await report(exit, { policy, enforcement });
+}
+
+/** Passes on what the script prints, to its last byte. Ends a script whose output nobody takes. */
+async function passBoth(actor: Actor): Promise<void> {
+  try {
+    await Promise.all([passThrough(actor.stdout!, 1), passThrough(actor.stderr!, 2)]);
+  } catch (error) {
+    actor.kill();
+    throw error;
+  }
+}
+
+/** The policy, or what is wrong with it in the words of the flags. */
+function policyIn(sandbox: Sandbox): Policy {
+  try {
+    return policyOf(sandbox);
+  } catch (error) {
+    const told = messageOf(error)
+      .replace("limits.memory", "--memory")
+      .replace("limits.cpuTime", "--cpu-time")
+      .replace("limits.wallTime", "--wall-time");
+    const { code, path } = error as NodeJS.ErrnoException;
+    throw new UsageError(code === "ENOENT" ? `Cannot grant ${path}: there is no such file or directory` : told, {
+      cause: error,
+    });
+  }
+}
+
+/**
+ * Our standard input, for the script. A terminal's descriptor is most often open for writing too, and would let the script draw on it,
+ * past all that makes its output harmless: it gets one of its own, to read from.
+ */
+function openInput(): Disposable & { readonly descriptor: number } {
+  if (!isatty(0)) return { descriptor: 0, [Symbol.dispose]() {} };
+  const descriptor = openSync("/proc/self/fd/0", file.O_RDONLY | file.O_NOCTTY);
+  return { descriptor, [Symbol.dispose]: () => closeSync(descriptor) };
+}
+
+/** Says how the script ended, where its code does not, and returns our own. */
+async function report(
+  exit: Exit,
+  { policy, enforcement }: { policy: Policy; enforcement: Enforcement },
+): Promise<number> {
+  switch (exit.reason) {
+    case "returned":
+      return exit.code;
+    case "threw": {
+      await say(`Uncaught ${describe(exit.error)}`);
+      const denial = explain(exit.error, { policy, enforcement, directory: process.cwd(), look });
+      if (denial !== undefined) {
+        const { what, wall, guarantee, fix } = denial;
+        await say(
+          `\ncaisson denied: ${oneLine(what)}\n  by wall:     ${oneLine(wall)}\n  guarantee:   ${guarantee}\n  to allow it: ${oneLine(fix)}`,
+        );
+      }
+      return CODE.uncaught;
+    }
+    case "signal": {
+      await say(`caisson: ${exit.signal} ended the script`);
+      return CODE.signal + (constants.signals[exit.signal as NodeJS.Signals] ?? 0);
+    }
+    case "limit":
+      if (exit.limit === "loadTime") return await noSandbox(new Error("Cannot start the sandbox: it took too long"));
+      if (exit.limit === "cpuTime") {
+        await say(
+          `caisson: the script was ended, for it used up its processor time: --cpu-time=${policy.limits.cpuTime}s`,
+        );
+        return KILLED;
+      }
+      await say(`caisson: the script was ended, for its time was over: --wall-time=${policy.limits.wallTime! / 1000}s`);
+      return CODE.wallTime;
+    case "protocol":
+      await say(`caisson: the script was ended, for what it sent to its host: ${oneLine(exit.violation.message)}`);
+      return KILLED;
+    case "killed":
+    case "host gone":
+      await say("caisson: the script was killed");
+      return KILLED;
+  }
+}
+
+/** Says why there is no sandbox. Nothing ran. */
+async function noSandbox(error: unknown): Promise<number> {
+  await say(`caisson: ${messageOf(error)}`);
+  if (error instanceof NotEnforced) await say("Nothing was run. caisson doctor shows what this machine can enforce");
+  return CODE.noSandbox;
+}
+
+/** The longest text of an error that is passed on: it is the script's word. */
+const LONGEST = 64 * 1024;
+const MOST_CAUSES = 8;
+
+/** What an error says of itself, with the errors that caused it. */
+function describe(error: unknown, causes = 0): string {
+  if (!(error instanceof Error)) return Bun.inspect(error).slice(0, LONGEST);
+  const text = (error.stack || `${error.name}: ${error.message}`).slice(0, LONGEST);
+  if (error.cause === undefined || causes === MOST_CAUSES) return text;
+  return `${text}\nCaused by ${describe(error.cause, causes + 1)}`;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+function oneLine(text: string): string {
+  return text.replaceAll("\n", "\\n");
+}
+
+function isPipeClosed(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException | undefined)?.code === "EPIPE";
+}
+
+/** What the host has at a path. Root's sandboxes act as nobody, any other as its user. */
+function look(path: string): Entry | undefined {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (stat === undefined) return undefined;
+  if (process.geteuid!() === 0) return { readable: (stat.mode & 0o004) !== 0, writable: (stat.mode & 0o002) !== 0 };
+  const may = (mode: number) => {
+    try {
+      accessSync(path, mode);
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  return { readable: may(file.R_OK), writable: may(file.W_OK) };
+}
