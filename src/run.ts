@@ -16,6 +16,9 @@ import { passThrough, say } from "./terminal.ts";
 const CODE = { uncaught: 1, wallTime: 124, noSandbox: 125, signal: 128 } as const;
 const KILLED = CODE.signal + constants.signals.SIGKILL;
 
+/** How Bun ends when it cannot go on, which it also does when a small allocation fails. */
+const CRASHES: ReadonlySet<string> = new Set(["SIGILL", "SIGTRAP", "SIGABRT", "SIGSEGV", "SIGBUS"]);
+
 /** The signals that ask us to end, and so the script. */
 const ENDINGS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
@@ -126,7 +129,8 @@ async function report(
       return CODE.uncaught;
     }
     case "signal": {
-      await say(`caisson: ${exit.signal} ended the script`);
+      const perhaps = CRASHES.has(exit.signal) ? "; if that was for want of memory, --memory=size gives it more" : "";
+      await say(`caisson: ${exit.signal} ended the script${perhaps}`);
       return CODE.signal + (constants.signals[exit.signal as NodeJS.Signals] ?? 0);
     }
     case "limit":
