@@ -204,12 +204,24 @@ function verify(pid: number, plan: Plan): void {
   if (plan.seccomp) expected.set("Seccomp", "2").set("Seccomp_filters", `${ours + 2}`);
   for (const set of ["CapInh", "CapPrm", "CapEff", "CapAmb", ...(plan.capable ? ["CapBnd"] : [])]) expected.set(set, "0000000000000000");
   for (const thread of readdirSync(`/proc/${pid}/task`)) {
-    const found = fieldsOf(`${pid}/task/${thread}`);
+    const found = threadOf(pid, thread);
+    if (found === undefined) continue;
     for (const [field, value] of expected) {
       // Seccomp_filters came with Linux 5.9.
       if ((found.get(field) ?? value) === value) continue;
       throw new Error(`Cannot trust process ${pid}: thread ${thread} has ${field} ${found.get(field)}, expected ${value}`);
     }
+  }
+}
+
+/** What the kernel says of a thread; nothing, if it is one that has ended meanwhile. */
+function threadOf(pid: number, thread: string): Map<string, string> | undefined {
+  try {
+    return fieldsOf(`${pid}/task/${thread}`);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if ((code === "ENOENT" || code === "ESRCH") && thread !== `${pid}`) return undefined;
+    throw error;
   }
 }
 

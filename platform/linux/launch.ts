@@ -7,7 +7,7 @@ import { capset, lastCapability, raiseAmbient } from "../../syscalls/linux/capab
 import { SOCK } from "../../syscalls/linux/constants.ts";
 import { addSeals, closeRange, createMemoryFile, duplicate, writeAll } from "../../syscalls/linux/file.ts";
 import { CLONE, ERRNO, F_SEAL, MFD, O, P, W } from "../../syscalls/linux/numbers.ts";
-import { CLONE_ARGS_STRUCT, executeDescriptor, reap, WALL } from "../../syscalls/linux/process.ts";
+import { CLONE_ARGS_STRUCT, executeDescriptor, WALL } from "../../syscalls/linux/process.ts";
 import { socketPair } from "../../syscalls/linux/socket.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
 import { Batch, carryOut, layOut, PuppetKernel, puppetImage, STRINGS } from "./puppet.ts";
@@ -109,7 +109,8 @@ export function startPuppet({ namespaces, descriptors }: Start): Puppet {
   const { pid, pidfd } = clone(view, base, namespaces);
   const left = view.getUint32(LEFT, true);
   if (left > 0) {
-    reap(self, pidfd.number); // it has ended: the clone returned because it did
+    // The clone waited until the child gave the memory back; it may still be about to end.
+    self.call("waitid", P.PIDFD, pidfd.number, null, W.EXITED | WALL, null);
     pidfd.close();
     frame.results(block, entries.entries.length - left);
   }

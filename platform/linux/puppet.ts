@@ -183,7 +183,6 @@ export function layOut(entries: readonly Entry[], base: number, header: number, 
     if (places.has(target)) return;
     places.set(target, end);
     end = Math.ceil((end + bytesOf(target).length) / 8) * 8;
-    if (end > room) throw new RangeError(`Cannot lay out ${entries.length} calls: ${end} bytes, and ${room} fit`);
   };
   const targets = entries.flatMap(({ args }) => args.filter(isTarget));
   // What memory points to comes behind it; the list grows while it is walked.
@@ -191,6 +190,7 @@ export function layOut(entries: readonly Entry[], base: number, header: number, 
   targets.filter((target) => typeof target !== "string").forEach(place);
   const answerLength = end;
   targets.forEach(place);
+  if (end > room) throw new RangeError(`Cannot lay out ${entries.length} calls: ${end} bytes, and ${room} fit`);
 
   const bytes = new Uint8Array(end);
   const view = new DataView(bytes.buffer);

@@ -26,7 +26,10 @@ afterAll(() => rmSync(directory, { recursive: true }));
 testPuppet("a puppet holds nothing of its host's memory, arguments, environment and descriptors", () => {
   const secret = randomBytes(16).toString("hex");
   const script = fileURLToPath(new URL("fixtures/secretive.ts", import.meta.url));
-  const { stdout, stderr } = Bun.spawnSync([process.execPath, script, secret], { cwd: directory, env: { ...process.env, SECRET: secret } });
+  const { stdout, stderr } = Bun.spawnSync([process.execPath, script, secret], {
+    cwd: directory,
+    env: { ...process.env, SECRET: secret },
+  });
   expect(stderr.toString()).toBe("");
   const { before, behind, own }: Report = JSON.parse(stdout.toString());
 

@@ -39,7 +39,8 @@ testLandlock("handledBy() names all that this kernel knows: one bit more is EINV
 
 describe("accessTo()", () => {
   const all = handledBy(10);
-  const names = (access: bigint) => (Object.keys(FS) as (keyof typeof FS)[]).filter((name) => (access & FS[name]) !== 0n).sort();
+  const names = (access: bigint) =>
+    (Object.keys(FS) as (keyof typeof FS)[]).filter((name) => (access & FS[name]) !== 0n).sort();
 
   test("a file to read", () => {
     expect(names(accessTo({ writable: false, directory: false }, all))).toEqual(["READ_FILE"]);
@@ -54,9 +55,17 @@ describe("accessTo()", () => {
   });
 
   test("a directory to write, in which no socket, device, FIFO or symbolic link can be made", () => {
-    expect(names(accessTo({ writable: true, directory: true }, all))).toEqual(
-      ["MAKE_DIR", "MAKE_REG", "READ_DIR", "READ_FILE", "REFER", "REMOVE_DIR", "REMOVE_FILE", "TRUNCATE", "WRITE_FILE"],
-    );
+    expect(names(accessTo({ writable: true, directory: true }, all))).toEqual([
+      "MAKE_DIR",
+      "MAKE_REG",
+      "READ_DIR",
+      "READ_FILE",
+      "REFER",
+      "REMOVE_DIR",
+      "REMOVE_FILE",
+      "TRUNCATE",
+      "WRITE_FILE",
+    ]);
   });
 
   test("names no right that the kernel does not know, which would be EINVAL", () => {

@@ -58,7 +58,12 @@ function refused(act: () => unknown): NotEnforced | undefined {
 }
 
 describe("enforcementOf() throws NotEnforced for the first guarantee that nothing keeps", () => {
-  const table: readonly (readonly [what: string, able: Abilities, grants: boolean, guarantee: Guarantee | undefined])[] = [
+  const table: readonly (readonly [
+    what: string,
+    able: Abilities,
+    grants: boolean,
+    guarantee: Guarantee | undefined,
+  ])[] = [
     ["everything is there", machine(), false, undefined],
     ["everything is there, and paths are granted", machine(), true, undefined],
     ["no namespaces", STINGY, false, undefined],
@@ -72,8 +77,18 @@ describe("enforcementOf() throws NotEnforced for the first guarantee that nothin
     ["neither namespaces nor Landlock, and paths are granted", { ...STINGY, landlock: 0 }, true, "files"],
     ["neither namespaces nor seccomp", { ...STINGY, seccomp: false }, false, "files"],
     ["neither namespaces nor seccomp, and paths are granted", { ...STINGY, seccomp: false }, true, "files"],
-    ["neither a network namespace nor seccomp", machine({ seccomp: false, namespaces: ALL & ~CLONE.NEWNET }), false, "network"],
-    ["neither a PID namespace nor seccomp", machine({ seccomp: false, namespaces: ALL & ~CLONE.NEWPID }), false, "processes"],
+    [
+      "neither a network namespace nor seccomp",
+      machine({ seccomp: false, namespaces: ALL & ~CLONE.NEWNET }),
+      false,
+      "network",
+    ],
+    [
+      "neither a PID namespace nor seccomp",
+      machine({ seccomp: false, namespaces: ALL & ~CLONE.NEWPID }),
+      false,
+      "processes",
+    ],
     ["nothing at all", { ...STINGY, landlock: 0, seccomp: false }, false, "files"],
   ];
   for (const [what, able, grants, guarantee] of table) {
@@ -109,7 +124,10 @@ describe("enforcementOf() throws NotEnforced for the first guarantee that nothin
 
 describe("enforcementOf() reports", () => {
   test("every guarantee, and each enforcer that is there", () => {
-    const enforcement = enforcementOf(policy({ limits: { ...policy().limits, cpuTime: 1, wallTime: 1 } }), machine({ landlock: 7 }));
+    const enforcement = enforcementOf(
+      policy({ limits: { ...policy().limits, cpuTime: 1, wallTime: 1 } }),
+      machine({ landlock: 7 }),
+    );
     expect(Object.keys(enforcement).toSorted()).toEqual(GUARANTEES.toSorted());
     expect(enforcement).toEqual({
       files: ["mount namespace", "Landlock ABI 7", "seccomp"],
@@ -147,7 +165,12 @@ describe("planFor()", () => {
   test("builds a root of Bun, its loader, its libraries and what is granted", () => {
     const plan = planFor(policy({ read: [granted], write: [join(granted, "file")] }), machine(), BUN);
     expect(plan.program).toBe("/bin/bun");
-    const binds = plan.root!.binds.map(({ source, target, writable, executable }) => [source, target, writable, executable]);
+    const binds = plan.root!.binds.map(({ source, target, writable, executable }) => [
+      source,
+      target,
+      writable,
+      executable,
+    ]);
     expect(binds.toSorted()).toEqual(
       [
         ["/opt/bun/bun", "/bin/bun", false, true],
@@ -164,6 +187,19 @@ describe("planFor()", () => {
     expect(root!.binds.filter(({ target }) => target === granted)).toEqual([
       { source: granted, target: granted, directory: true, writable: true, executable: false },
     ]);
+  });
+
+  test("has root's grants mounted by the host, and placed by descriptor behind those that the boot file takes", () => {
+    const asked = policy({ read: [granted], write: [join(granted, "file")] });
+    const plan = planFor(asked, machine({ root: true }), BUN);
+    const trees = plan.root!.binds.flatMap(({ source, tree }) => (tree === undefined ? [] : [[source, tree]]));
+    expect(trees).toEqual([
+      [granted, 7],
+      [join(granted, "file"), 8],
+    ]);
+    expect(plan.mapped.map(({ source }) => source)).toEqual([granted, join(granted, "file")]);
+    expect(planFor(asked, machine(), BUN).mapped).toEqual([]);
+    expect(planFor(asked, { ...STINGY, root: true }, BUN).mapped).toEqual([]);
   });
 
   test("has Landlock repeat the root: the same paths, no others, and no right to execute but for Bun and its loader", () => {
@@ -183,7 +219,12 @@ describe("planFor()", () => {
     const plan = planFor(policy(), STINGY, BUN);
     expect(plan.root).toBeUndefined();
     expect(plan.program).toBe(BUN.program);
-    expect(plan.landlock!.rules.map(({ path }) => path)).toEqual(["/opt/bun/bun", "/lib64/ld.so", "/usr/lib/libc.so.6", "/proc/self"]);
+    expect(plan.landlock!.rules.map(({ path }) => path)).toEqual([
+      "/opt/bun/bun",
+      "/lib64/ld.so",
+      "/usr/lib/libc.so.6",
+      "/proc/self",
+    ]);
   });
 
   test("never asks for a Landlock right that the kernel does not know", () => {

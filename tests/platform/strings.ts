@@ -34,6 +34,8 @@ export function hold(namespaces = 0n, descriptors: readonly number[] = []): Held
   };
   try {
     if ((namespaces & CLONE.NEWUSER) !== 0n) writeIdMaps(puppet.pid, idsOf(isRoot()));
+    // The clone returns in the middle of the child's execve. What answers is the puppet, and /proc then tells of it.
+    puppet.kernel.call("getpid");
   } catch (error) {
     dispose();
     throw error;

@@ -11,7 +11,7 @@ import { capget, capset } from "../../syscalls/linux/capability.ts";
 import { fileStatus, openResolved } from "../../syscalls/linux/file.ts";
 import { allowBeneath, createRuleset } from "../../syscalls/linux/landlock.ts";
 import { setMountAttributes } from "../../syscalls/linux/mount.ts";
-import { CLONE_ARGS, getLimit, reap, setLimit } from "../../syscalls/linux/process.ts";
+import { CLONE_ARGS_STRUCT, getLimit, reap, setLimit } from "../../syscalls/linux/process.ts";
 import { setFilter } from "../../syscalls/linux/seccomp.ts";
 import { resetSignals } from "../../syscalls/linux/signal.ts";
 import { receiveDescriptors, sendDescriptors } from "../../syscalls/linux/socket.ts";
@@ -155,7 +155,8 @@ describe("what is written is what C writes", () => {
   };
   const table: Partial<Record<Name, () => Uint8Array>> = {
     clone_args: () =>
-      CLONE_ARGS.encode({ flags: 1n, pidfd: 2n, exit_signal: 3n, stack: 4n, set_tid_size: 5n, cgroup: 6n }).bytes,
+      CLONE_ARGS_STRUCT.encode({ flags: 1n, pidfd: 2n, exit_signal: 3n, stack: 4n, set_tid_size: 5n, cgroup: 6n })
+        .bytes,
     open_how: () => written((kernel) => openResolved(kernel, "/", { flags: 0x200000, resolve: 6n }), 2),
     mount_attr: () => written((kernel) => setMountAttributes(kernel, 3, { set: 1n, clear: 2n, userNamespace: 7 }), 3),
     sock_fprog: () => written((kernel) => setFilter(kernel, program), 2),

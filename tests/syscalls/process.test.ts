@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { Batch } from "../../platform/linux/puppet.ts";
+import { Batch, prepare } from "../../platform/linux/puppet.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { setUmask } from "../../syscalls/linux/file.ts";
 import { PR } from "../../syscalls/linux/numbers.ts";
@@ -58,7 +58,7 @@ testPuppet("execute() becomes a program with these arguments and this environmen
   using puppet = hold();
   const batch = new Batch();
   execute(batch, "/bin/sh", ["sh", "-c", "read line <&3; exit 7"], ["A=1"]);
-  puppet.kernel.post(batch);
+  puppet.kernel.post(prepare(batch));
   // The socket stays open in the program, which waits for a line of it.
   while ((await read(`/proc/${puppet.pid}/comm`)) !== "sh\n") await Bun.sleep(0);
   expect(await read(`/proc/${puppet.pid}/cmdline`)).toBe("sh\0-c\0read line <&3; exit 7\0");
@@ -72,7 +72,7 @@ testPuppet("reap() gives undefined while the process lives, then how it ended, a
   expect(reap(self, puppet.pidfd.number)).toBeUndefined();
   const batch = new Batch();
   batch.call("exit_group", 258); // the kernel keeps the low byte
-  puppet.kernel.post(batch);
+  puppet.kernel.post(prepare(batch));
   const { number } = puppet.pidfd;
   const again = self.call("fcntl", number, 0, 0); // F_DUPFD
   expect(awaitEnd(puppet)).toMatchObject({ code: 2 });
