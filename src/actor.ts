@@ -34,10 +34,10 @@ export type Exit =
   /** By itself, because the host let go of it: `disconnect()`. */
   | { readonly reason: "host gone" };
 
-type AnyFunction = (...args: never[]) => unknown;
+type AnyFunction = (...args: never) => unknown;
 type Functions<Module> = {
   readonly [Name in keyof Module as Module[Name] extends AnyFunction ? Name : never]: Module[Name] extends (
-    ...args: infer Args
+    ...args: infer Args extends readonly unknown[]
   ) => infer Result
     ? (...args: Args) => Promise<Awaited<Result>>
     : never;
@@ -170,9 +170,9 @@ function receive(
 
 /**
  * The least part of the limit that a process which reached it has used. For limits the kernel samples at clock ticks who runs, for reports
- * it measures: on a busy machine the two were seen up to a tenth apart.
+ * it measures: on a busy machine the two were seen up to a fifth apart.
  */
-const SAMPLED = 0.8;
+const SAMPLED = 0.5;
 
 /** How long a process may outlive its link. */
 const LINGER_MS = 500;

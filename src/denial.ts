@@ -223,7 +223,7 @@ const files: Explain = (refusal, situation) => {
       const permitted =
         place.entry === undefined || (kind === "open" || kind === "read" ? place.entry.readable : place.entry.writable);
       if (place.granted === "write" || (place.granted === "read" && !permitted)) {
-        const wall = "the file's own permissions: a sandbox that root starts acts as nobody, any other as its user";
+        const wall = "the file's own permissions: not even root's sandboxes are above those";
         return {
           ...denial,
           wall,
@@ -270,7 +270,7 @@ function placeOf(path: string, { policy, look }: Situation): Place {
 }
 
 /** Words that a shell takes as they are. */
-const PLAIN = /^[\w@%+=:./-]+$/;
+const PLAIN = /^[\w@%+=:,./-]+$/;
 
 /** The flag that grants a path, or the nearest directory above that is there: as it is to be typed, or why there is none. */
 function grantFor(path: string, flag: "read" | "write", { look }: Situation): string {

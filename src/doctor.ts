@@ -3,7 +3,7 @@ import { type Ability, GUARANTEES, type Guarantee, NotEnforced, type Platform } 
 import { policyOf, type Sandbox } from "./sandbox.ts";
 
 /** What becomes of one guarantee here. */
-export interface Finding {
+interface Finding {
   readonly guarantee: Guarantee;
   readonly kept: boolean;
   /** What keeps it. Empty where it is not kept, and where this version promises nothing. */

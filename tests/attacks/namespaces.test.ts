@@ -1,5 +1,5 @@
 /** Attacks on namespaces, capabilities and ids: the actor cannot leave its own, make others, or gain any right. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { hostname } from "node:os";
 import type { Actor } from "../../src/index.ts";
@@ -8,6 +8,8 @@ import { inside, Outside, scratch } from "./arena.ts";
 
 type Namespaces = typeof import("./fixtures/namespaces.ts");
 
+setDefaultTimeout(30_000); // the machine may have other things to do
+
 const base = scratch();
 let actor: Actor<Namespaces>;
 /** One that may read, so that its filter lets paths through to the other walls. */
@@ -15,7 +17,10 @@ let reader: Actor<Namespaces>;
 let control: Outside<Namespaces>;
 beforeAll(async () => {
   control = new Outside("namespaces");
-  [actor, reader] = await Promise.all([inside<Namespaces>("namespaces"), inside<Namespaces>("namespaces", { read: [base.directory("granted")] })]);
+  [actor, reader] = await Promise.all([
+    inside<Namespaces>("namespaces"),
+    inside<Namespaces>("namespaces", { read: [base.directory("granted")] }),
+  ]);
 });
 afterAll(async () => {
   await Promise.all([actor, reader].map((each) => each[Symbol.asyncDispose]()));

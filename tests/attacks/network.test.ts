@@ -1,11 +1,13 @@
 /** Attacks on the network: nothing can be reached, and nothing can listen. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync } from "node:fs";
 import { join } from "node:path";
 import type { Actor } from "../../src/index.ts";
 import { inside, Outside, scratch } from "./arena.ts";
 
 type Network = typeof import("./fixtures/network.ts");
+
+setDefaultTimeout(30_000); // the machine may have other things to do
 
 const base = scratch();
 const granted = base.directory("granted");
@@ -51,13 +53,22 @@ function expectRefused(outcomes: Readonly<Record<string, string>>): void {
   if ("raw" in outcomes) expect(outcomes.raw).toBe("EPERM");
 }
 
-for (const [grants, actor] of [["nothing", () => nothing], ["a directory", () => writer]] as const) {
+for (const [grants, actor] of [
+  ["nothing", () => nothing],
+  ["a directory", () => writer],
+] as const) {
   describe(`with ${grants} granted`, () => {
     test("a server on the host's loopback is out of reach: fetch, Bun.connect, node:net, WebSocket, connect(2)", async () => {
       const before = connections;
       expectRefused(await actor().call.reach(port));
       expect(connections).toBe(before);
-      expect(await control.call.reach(port)).toEqual({ fetch: "done", connect: "done", node: "done", webSocket: "done", raw: "done" });
+      expect(await control.call.reach(port)).toEqual({
+        fetch: "done",
+        connect: "done",
+        node: "done",
+        webSocket: "done",
+        raw: "done",
+      });
       expect(connections).toBeGreaterThan(before);
     });
 
@@ -110,7 +121,17 @@ for (const [family, [domain, type, protocol]] of Object.entries(FAMILIES)) {
 }
 
 test("the calls around sockets are EPERM", async () => {
-  for (const call of ["socketpair", "bind", "listen", "accept", "accept4", "connect", "setsockopt", "sendmmsg", "recvmmsg"] as const) {
+  for (const call of [
+    "socketpair",
+    "bind",
+    "listen",
+    "accept",
+    "accept4",
+    "connect",
+    "setsockopt",
+    "sendmmsg",
+    "recvmmsg",
+  ] as const) {
     expect(await nothing.call.call(call, -1, 0, 0, 0, 0)).toBe("EPERM");
     expect(await control.call.call(call, -1, 0, 0, 0, 0)).not.toBe("EPERM");
   }
