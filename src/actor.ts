@@ -1,6 +1,7 @@
 /** Actors, as the host's program sees them. */
-import { basename, relative } from "node:path";
+
 import { constants } from "node:os";
+import { basename, relative } from "node:path";
 import type { Static, TSchema } from "typebox";
 import { type Confined, type Ended, type Enforcement, type Policy, platform } from "../platform/index.ts";
 import { Descriptor } from "../syscalls/descriptor.ts";
@@ -109,7 +110,12 @@ export async function start<Module, Message>(
   source.catch(() => {}); // it is awaited later, when the walls stand
   const actor = new Actor<Module, Message>(await launch(policy, name, options, script), { policy, name, options });
   try {
-    await actor.load(await source, { name: relative(process.cwd(), path), env: policy.env, argv: script?.argv ?? [], script: script !== undefined });
+    await actor.load(await source, {
+      name: relative(process.cwd(), path),
+      env: policy.env,
+      argv: script?.argv ?? [],
+      script: script !== undefined,
+    });
   } catch (error) {
     actor.kill();
     await actor.exited;
@@ -137,7 +143,7 @@ async function launch(policy: Policy, name: string, options: SpawnOptions, scrip
   const nothing = theirs.use(new Descriptor(open(self, "/dev/null", O.RDWR | O.CLOEXEC)));
   const [data, theirData] = pair(SOCK.STREAM);
   const [lane, theirLane] = pair(SOCK.SEQPACKET);
-  const output = (how: Output = "inherit") => (how === "ignore" ? [undefined, nothing] as const : pair(SOCK.STREAM));
+  const output = (how: Output = "inherit") => (how === "ignore" ? ([undefined, nothing] as const) : pair(SOCK.STREAM));
   const [stdout, theirStdout] = output(options.stdout);
   const [stderr, theirStderr] = output(options.stderr);
 
@@ -223,7 +229,8 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
     const timeout = this.#options.loadTimeoutMs ?? 10_000;
     const timer = setTimeout(() => this.#stop({ reason: "limit", limit: "loadTime" }), timeout);
     const wall = this.#policy.limits.wallTime;
-    const clock = wall === undefined ? undefined : setTimeout(() => this.#stop({ reason: "limit", limit: "wallTime" }), wall);
+    const clock =
+      wall === undefined ? undefined : setTimeout(() => this.#stop({ reason: "limit", limit: "wallTime" }), wall);
     void this.exited.then((exit) => {
       clearTimeout(clock);
       this.#options.signal?.removeEventListener("abort", abort);
@@ -288,11 +295,20 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
   }
 
   #call(name: string, args: readonly unknown[], { signal, timeoutMs, result }: CallOptions): Promise<unknown> {
-    return this.#connected().call(name, args, { signal, timeoutMs, result: result === undefined ? undefined : checkerOf(result) });
+    return this.#connected().call(name, args, {
+      signal,
+      timeoutMs,
+      result: result === undefined ? undefined : checkerOf(result),
+    });
   }
 
   /** Opens the link. Code goes over it only when the host has seen that the walls stand. */
-  async #open(life: { source: string; boot: BootOptions; resolve(): void; reject(error: unknown): void }): Promise<Channel> {
+  async #open(life: {
+    source: string;
+    boot: BootOptions;
+    resolve(): void;
+    reject(error: unknown): void;
+  }): Promise<Channel> {
     const { data, lane } = this.#link;
     const filter = this.#confined.closingFilter;
     const head = new Uint8Array(4);
@@ -361,13 +377,16 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
 
   #exitError(exit: Exit, seen?: Error): Error {
     if (exit.reason === "protocol") return exit.violation;
-    if (exit.reason === "limit") return new LimitExceeded(`Actor ${this.name} was ended: it reached its limit ${exit.limit}`, exit.limit);
-    return new ActorExit(`Actor ${this.name} ended: ${describeExit(exit)}`, exit, { cause: exit.reason === "threw" ? exit.error : seen });
+    if (exit.reason === "limit")
+      return new LimitExceeded(`Actor ${this.name} was ended: it reached its limit ${exit.limit}`, exit.limit);
+    return new ActorExit(`Actor ${this.name} ended: ${describeExit(exit)}`, exit, {
+      cause: exit.reason === "threw" ? exit.error : seen,
+    });
   }
 }
 
 /** One line about an end. */
-export function describeExit(exit: Exit): string {
+function describeExit(exit: Exit): string {
   switch (exit.reason) {
     case "returned":
       return `it returned ${exit.code}`;
@@ -396,7 +415,10 @@ function callsOf<Module>(make: MakeCall): Call<Module> {
       // A promise that resolves to it must not take it for a promise.
       if (typeof name === "symbol" || name === "then") return undefined;
       let called = known.get(name);
-      if (called === undefined) known.set(name, (called = (...args) => make(name, args, options)));
+      if (called === undefined) {
+        called = (...args) => make(name, args, options);
+        known.set(name, called);
+      }
       return called;
     };
   };

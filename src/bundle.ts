@@ -26,7 +26,14 @@ export async function bundle(entry: string): Promise<string> {
 }
 
 async function build(entry: string): Promise<Bundle> {
-  const result = await Bun.build({ entrypoints: [entry], target: "bun", format: "esm", sourcemap: "external", external: PROVIDED, throw: false });
+  const result = await Bun.build({
+    entrypoints: [entry],
+    target: "bun",
+    format: "esm",
+    sourcemap: "external",
+    external: PROVIDED,
+    throw: false,
+  });
   if (!result.success) throw new SyntaxError(`Cannot bundle ${entry}: ${result.logs.map(String).join("; ")}`);
   const code = result.outputs.find(({ kind }) => kind === "entry-point");
   const map = result.outputs.find(({ kind }) => kind === "sourcemap");
@@ -64,7 +71,12 @@ export function bootText(): Promise<string> {
 async function buildBoot(): Promise<string> {
   const here = (name: string) => fileURLToPath(new URL(name, import.meta.url));
   const options = { target: "bun", minify: true } as const;
-  const codec = await Bun.build({ ...options, entrypoints: [here("./cbor.ts")], format: "cjs", plugins: [replace(/[/]error\.ts$/)] });
+  const codec = await Bun.build({
+    ...options,
+    entrypoints: [here("./cbor.ts")],
+    format: "cjs",
+    plugins: [replace(/[/]error\.ts$/)],
+  });
   const text = await codec.outputs[0]!.text();
   const lazy = `
     import * as error from "./error.ts";
@@ -93,8 +105,20 @@ function replace(filter: RegExp, contents?: string): Bun.BunPlugin {
 
 /** Every system call that caisson's own code makes inside. */
 const CALLS_INSIDE = [
-  "close", "dup3", "fcntl", "fstat", "mmap", "mprotect", "openat", "pread64", "read", "recvmsg", "seccomp", "sendmsg", "write",
-] as const; // biome-ignore format: a list
+  "close",
+  "dup3",
+  "fcntl",
+  "fstat",
+  "mmap",
+  "mprotect",
+  "openat",
+  "pread64",
+  "read",
+  "recvmsg",
+  "seccomp",
+  "sendmsg",
+  "write",
+] as const;
 
 function literal(value: unknown): string {
   if (typeof value === "bigint") return `${value}n`;
@@ -107,4 +131,3 @@ export function modulePath(module: string | URL): string {
   if (module instanceof URL || module.startsWith("file:")) return fileURLToPath(module);
   return resolve(module);
 }
-

@@ -39,7 +39,9 @@ export class NamedFile implements FileCapability {
 
   /** Opens it. Throws SystemError, or TypeError for what is not a regular file. */
   open(): Descriptor {
-    const flags = { read: O.RDONLY, write: O.WRONLY | O.CREAT | O.TRUNC, append: O.WRONLY | O.CREAT | O.APPEND }[this.mode];
+    const flags = { read: O.RDONLY, write: O.WRONLY | O.CREAT | O.TRUNC, append: O.WRONLY | O.CREAT | O.APPEND }[
+      this.mode
+    ];
     // Not to wait for whoever should be at the other end of a FIFO; O_NONBLOCK means nothing to regular files.
     const descriptor = new Descriptor(open(self, this.path, flags | O.NOCTTY | O.NONBLOCK | O.CLOEXEC, 0o644));
     if (fileStatus(self, descriptor.number).regular) return descriptor;
@@ -64,7 +66,9 @@ export class NamedFile implements FileCapability {
   }
 
   write(): Promise<never> {
-    return Promise.reject(new TypeError(`Cannot write to ${this.path}: it was named in order to be sent; Bun.write writes here`));
+    return Promise.reject(
+      new TypeError(`Cannot write to ${this.path}: it was named in order to be sent; Bun.write writes here`),
+    );
   }
 
   close(): void {}
@@ -80,7 +84,8 @@ export class NamedFile implements FileCapability {
 export function file(path: string | { readonly name?: string | undefined }, mode: Mode = "read"): FileCapability {
   const name = typeof path === "string" ? path : path.name;
   if (name === undefined || name === "") throw new TypeError("Cannot send a file without a path");
-  if (!MODES.includes(mode)) throw new TypeError(`Cannot open a file for ${JSON.stringify(mode)}: "read", "write" or "append" is expected`);
+  if (!MODES.includes(mode))
+    throw new TypeError(`Cannot open a file for ${JSON.stringify(mode)}: "read", "write" or "append" is expected`);
   return new NamedFile(name, mode);
 }
 
@@ -156,7 +161,8 @@ export function receiveFile(number: number, tag: number): OpenFile {
   try {
     if (mode === undefined) throw new ProtocolViolation(`Cannot accept a descriptor tagged ${tag}`);
     const access = { read: O.RDONLY, write: O.WRONLY, append: O.WRONLY | O.APPEND }[mode];
-    if (!fileStatus(self, number).regular) throw new ProtocolViolation("Cannot accept a descriptor that is no regular file");
+    if (!fileStatus(self, number).regular)
+      throw new ProtocolViolation("Cannot accept a descriptor that is no regular file");
     if ((statusFlags(self, number) & (O.ACCMODE | O.APPEND | O.PATH)) !== access) {
       throw new ProtocolViolation(`Cannot accept a descriptor that is not open for ${mode} alone`);
     }

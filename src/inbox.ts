@@ -7,7 +7,8 @@ let channel: Channel | undefined;
 let answering: Incoming | undefined;
 
 function host(): Channel {
-  if (channel === undefined) throw new Error("Cannot reach a host: caisson/actor works inside an actor only, see spawn() of caisson");
+  if (channel === undefined)
+    throw new Error("Cannot reach a host: caisson/actor works inside an actor only, see spawn() of caisson");
   return channel;
 }
 
@@ -26,7 +27,8 @@ export function send(message: unknown): Promise<void> {
  * function's first `await`.
  */
 export function signal(): AbortSignal {
-  if (answering === undefined) throw new Error("Cannot find the call: signal() is to be called before a function's first await");
+  if (answering === undefined)
+    throw new Error("Cannot find the call: signal() is to be called before a function's first await");
   return answering.signal;
 }
 

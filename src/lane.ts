@@ -33,7 +33,9 @@ export class DescriptorLane implements Descriptors {
         opened.push(descriptor);
         return descriptor.number;
       });
-      const tags = Uint8Array.from(capabilities, (capability) => MODES.indexOf((capability as OpenFile | NamedFile).mode));
+      const tags = Uint8Array.from(capabilities, (capability) =>
+        MODES.indexOf((capability as OpenFile | NamedFile).mode),
+      );
       sendDescriptors(self, this.#socket.number, tags, numbers, MSG.DONTWAIT);
     } finally {
       for (const descriptor of opened) descriptor.close();
@@ -43,7 +45,9 @@ export class DescriptorLane implements Descriptors {
   take(count: number): object[] {
     while (this.#waiting.length < count && this.#receive());
     if (this.#waiting.length >= count) return this.#waiting.splice(0, count);
-    throw new ProtocolViolation(`Cannot find the ${count} descriptors that a frame names: ${this.#waiting.length} were sent`);
+    throw new ProtocolViolation(
+      `Cannot find the ${count} descriptors that a frame names: ${this.#waiting.length} were sent`,
+    );
   }
 
   get surplus(): boolean {

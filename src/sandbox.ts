@@ -80,7 +80,8 @@ export function policyOf(sandbox: Sandbox = {}): Policy {
   const limits = sandbox.limits ?? {};
   refuseUnsupported(sandbox);
   const memory = limits.memory === undefined ? 512 * MIB : bytes(limits.memory, "limits.memory");
-  if (memory < LEAST_MEMORY) throw new RangeError(`Cannot limit memory to ${limits.memory}: Bun needs 64 MiB beside what it starts with`);
+  if (memory < LEAST_MEMORY)
+    throw new RangeError(`Cannot limit memory to ${limits.memory}: Bun needs 64 MiB beside what it starts with`);
   const cpuTime = limits.cpuTime === undefined ? undefined : seconds(limits.cpuTime, "limits.cpuTime");
   const wallTime = limits.wallTime === undefined ? undefined : seconds(limits.wallTime, "limits.wallTime");
   return {
@@ -100,26 +101,36 @@ export function policyOf(sandbox: Sandbox = {}): Policy {
 
 /** What is understood, but cannot be kept yet, is refused: never ignored. */
 function refuseUnsupported({ run, net, limits }: Sandbox): void {
-  const not = (what: string, instead: string) => new TypeError(`Cannot use ${what}: this version of caisson does not support it; ${instead}`);
+  const not = (what: string, instead: string) =>
+    new TypeError(`Cannot use ${what}: this version of caisson does not support it; ${instead}`);
   if (run !== undefined && run.length > 0) throw not("run", "an actor starts no programs");
-  if (net !== undefined && net.length > 0) throw not("net", "an actor has no network; fetch in the host and pass what came");
+  if (net !== undefined && net.length > 0)
+    throw not("net", "an actor has no network; fetch in the host and pass what came");
   if (limits?.cpu !== undefined) throw not("limits.cpu", "limits.cpuTime bounds processor time");
-  if (limits?.processes !== undefined && limits.processes !== 1) throw not("limits.processes", "an actor is one process");
+  if (limits?.processes !== undefined && limits.processes !== 1)
+    throw not("limits.processes", "an actor is one process");
 }
 
 /** The absolute path without symbolic links. Those of the kernel's own file systems are no files to grant. */
 function realPath(path: string): string {
   const real = realpathSync(resolve(path));
   for (const own of ["/proc", "/sys", "/dev"]) {
-    if (real === own || real.startsWith(`${own}/`)) throw new TypeError(`Cannot grant ${path}: ${own} belongs to the kernel`);
+    if (real === own || real.startsWith(`${own}/`))
+      throw new TypeError(`Cannot grant ${path}: ${own} belongs to the kernel`);
   }
   if (real === "/") throw new TypeError("Cannot grant /: name the directories that are meant");
   return real;
 }
 
 const SIZES: Readonly<Record<string, number>> = {
-  B: 1, kB: 1000, KiB: 1024, MB: 1e6, MiB: MIB, GB: 1e9, GiB: 2 ** 30,
-}; // biome-ignore format: a table
+  B: 1,
+  kB: 1000,
+  KiB: 1024,
+  MB: 1e6,
+  MiB: MIB,
+  GB: 1e9,
+  GiB: 2 ** 30,
+};
 const TIMES: Readonly<Record<string, number>> = { ms: 0.001, s: 1, min: 60, h: 3600 };
 
 /** A size in bytes. */
@@ -137,6 +148,7 @@ function quantity(amount: string | number, units: Readonly<Record<string, number
   const [, digits, unit] = typeof amount === "number" ? [] : (/^(\d+(?:\.\d+)?) ?([A-Za-z]+)$/.exec(amount) ?? []);
   const factor = typeof amount === "number" ? 1 : Object.hasOwn(units, unit ?? "") ? units[unit!] : undefined;
   const value = typeof amount === "number" ? amount : Number(digits) * (factor ?? Number.NaN);
-  if (!(value > 0) || !Number.isFinite(value)) throw new RangeError(`Cannot use ${JSON.stringify(amount)} as ${what}: ${expected}`);
+  if (!(value > 0) || !Number.isFinite(value))
+    throw new RangeError(`Cannot use ${JSON.stringify(amount)} as ${what}: ${expected}`);
   return value;
 }

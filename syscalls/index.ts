@@ -1,7 +1,7 @@
 /** The kernel, as it is: `caisson/syscalls`. Every function takes first who is to make the call. */
 export { Descriptor } from "./descriptor.ts";
 export { errnoName, SystemError } from "./error.ts";
-export { type Argument, type Kernel, type Machine, machine, numberOf, self, type SyscallName } from "./kernel.ts";
+export { type Argument, type Kernel, type Machine, machine, numberOf, type SyscallName, self } from "./kernel.ts";
 export * from "./linux/capability.ts";
 export * from "./linux/constants.ts";
 export * from "./linux/file.ts";

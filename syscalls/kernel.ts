@@ -117,13 +117,21 @@ export function trapCode(): Assembler {
 export function executable(code: Uint8Array): number {
   if (machine() !== "x64") throw new Error(`caisson has no machine code for ${process.arch} yet; it runs on x64`);
   const word = "ptr" as const;
-  const libc = dlopen("libc.so.6", { syscall: { args: [word, word, word, word, word, word, word], returns: "i64_fast" as never } });
+  const libc = dlopen("libc.so.6", {
+    syscall: { args: [word, word, word, word, word, word, word], returns: "i64_fast" as never },
+  });
   // bun:ffi types "ptr" as Pointer; these are plain words.
   const syscall = libc.symbols.syscall as unknown as Trap;
   const size = Math.ceil(code.length / 4096) * 4096;
   const address = syscall(
-    numberOf("mmap"), 0, size, PROT.READ | PROT.WRITE, MAP.PRIVATE | MAP.ANONYMOUS, BigInt.asUintN(64, -1n), 0,
-  ); // biome-ignore format: one call
+    numberOf("mmap"),
+    0,
+    size,
+    PROT.READ | PROT.WRITE,
+    MAP.PRIVATE | MAP.ANONYMOUS,
+    BigInt.asUintN(64, -1n),
+    0,
+  );
   if (address <= 0) throw new Error("Cannot map memory for machine code");
   new Uint8Array(toArrayBuffer(address as never, 0, size)).set(code);
   if (syscall(numberOf("mprotect"), address, size, PROT.READ | PROT.EXEC, 0, 0, 0) !== 0) {

@@ -73,7 +73,9 @@ export class Struct<Fields extends Record<string, FieldType>> {
   }
 
   /** The values in `bytes`; pointers are left out, for they mean nothing here. */
-  decode(bytes: Uint8Array): { [Name in keyof Fields as Fields[Name] extends "pointer" ? never : Name]: FieldValue<Fields[Name]> } {
+  decode(bytes: Uint8Array): {
+    [Name in keyof Fields as Fields[Name] extends "pointer" ? never : Name]: FieldValue<Fields[Name]>;
+  } {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const values: Record<string, number | bigint> = {};
     for (const [name, type] of Object.entries(this.#fields)) {

@@ -10,8 +10,20 @@ const NAMES_32 = "eax ecx edx ebx esp ebp esi edi r8d r9d r10d r11d r12d r13d r1
 
 /** Registers by their number in an instruction. */
 export const R = {
-  AX: 0, CX: 1, DX: 2, BX: 3, SP: 4, BP: 5, SI: 6, DI: 7, R8: 8, R9: 9, R10: 10, R11: 11, R12: 12,
-} as const; // biome-ignore format: one line is the table
+  AX: 0,
+  CX: 1,
+  DX: 2,
+  BX: 3,
+  SP: 4,
+  BP: 5,
+  SI: 6,
+  DI: 7,
+  R8: 8,
+  R9: 9,
+  R10: 10,
+  R11: 11,
+  R12: 12,
+} as const;
 export type Register = (typeof R)[keyof typeof R];
 
 /** A place in memory: base register, displacement of one byte, and possibly an index register times eight. */
@@ -147,7 +159,8 @@ export class Assembler {
     const code = Uint8Array.from(this.#bytes);
     for (const { at, size, to } of this.#distances) {
       const distance = this.#find(to) - (at + size);
-      if (size === 1 && (distance < -128 || distance > 127)) throw new RangeError(`Cannot branch ${distance} bytes to ${to}`);
+      if (size === 1 && (distance < -128 || distance > 127))
+        throw new RangeError(`Cannot branch ${distance} bytes to ${to}`);
       code.set(word(distance).slice(0, size), at);
     }
     return code;
@@ -156,7 +169,8 @@ export class Assembler {
   /** One line an instruction, as `objdump -M intel` prints it: offset, then the instruction. */
   listing(): string[] {
     return this.#lines.map(
-      ({ at, text, target }) => `${at.toString(16)}: ${text}${target === undefined ? "" : ` ${hex(this.#find(target))}`}`,
+      ({ at, text, target }) =>
+        `${at.toString(16)}: ${text}${target === undefined ? "" : ` ${hex(this.#find(target))}`}`,
     );
   }
 

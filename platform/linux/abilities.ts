@@ -1,7 +1,7 @@
 /** What this machine can do: asked of the kernel once, by doing it in a puppet and looking. */
 import { SystemError } from "../../syscalls/error.ts";
-import { capget } from "../../syscalls/linux/capability.ts";
 import { self } from "../../syscalls/kernel.ts";
+import { capget } from "../../syscalls/linux/capability.ts";
 import { landlockAbi } from "../../syscalls/linux/landlock.ts";
 import { CAP, CLONE } from "../../syscalls/linux/numbers.ts";
 import { hasFilters } from "../../syscalls/linux/seccomp.ts";
@@ -42,11 +42,6 @@ export function abilities(): Abilities {
   return known;
 }
 
-/** Forgets what was found, for a process that changed what it may do. */
-export function forgetAbilities(): void {
-  known = undefined;
-}
-
 function probe(): Abilities {
   const refusals: Record<string, string> = {};
   const works = (name: string, act: () => void): boolean => {
@@ -66,7 +61,9 @@ function probe(): Abilities {
   let namespaces: bigint = user;
   if (user !== 0n || administrator) {
     if (works("all", () => tryNamespaces(user | all))) namespaces |= all;
-    else for (const [name, bit] of Object.entries(NAMESPACES)) if (works(name, () => tryNamespaces(user | bit))) namespaces |= bit;
+    else
+      for (const [name, bit] of Object.entries(NAMESPACES))
+        if (works(name, () => tryNamespaces(user | bit))) namespaces |= bit;
   }
   let proc: Root["proc"] | undefined;
   if ((namespaces & CLONE.NEWNS) !== 0n) {

@@ -2,7 +2,15 @@
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { Descriptor } from "../../syscalls/descriptor.ts";
 import { machine, self } from "../../syscalls/kernel.ts";
-import { addSeals, changeDirectory, createMemoryFile, open, setCloseOnExec, setUmask, writeAll } from "../../syscalls/linux/file.ts";
+import {
+  addSeals,
+  changeDirectory,
+  createMemoryFile,
+  open,
+  setCloseOnExec,
+  setUmask,
+  writeAll,
+} from "../../syscalls/linux/file.ts";
 import { CLONE, F, F_SEAL, O } from "../../syscalls/linux/numbers.ts";
 import {
   createSession,
@@ -22,7 +30,7 @@ import { mappedTree } from "./idmap.ts";
 import { writeIdMaps } from "./ids.ts";
 import { type Puppet, startPuppet } from "./launch.ts";
 import { type Plan, planFor } from "./plan.ts";
-import { Batch, prepare, type Prepared } from "./puppet.ts";
+import { Batch, type Prepared, prepare } from "./puppet.ts";
 import { runtime } from "./runtime.ts";
 import { dropCapabilities, enterLandlock, enterRoot, setLimits, takeIds } from "./walls.ts";
 
@@ -93,7 +101,12 @@ function blueprintOf(policy: Policy): Blueprint {
       if (built !== undefined) return built;
       const batch = new Batch();
       buildWalls(batch, plan, policy, pid);
-      const made = { frame: prepare(batch), closingFilter: plan.seccomp ? closingFilter(policy, machine(), { pid, ownRoot: plan.root !== undefined }) : new Uint8Array(0) };
+      const made = {
+        frame: prepare(batch),
+        closingFilter: plan.seccomp
+          ? closingFilter(policy, machine(), { pid, ownRoot: plan.root !== undefined })
+          : new Uint8Array(0),
+      };
       if (pid === 1) walls.set(pid, made);
       return made;
     },
@@ -182,7 +195,11 @@ function ended(puppet: Puppet): Promise<Ended> {
 /** Has Bun's event loop watch a descriptor, which it then owns. */
 function watch(fd: number, socket: { data(bytes: Uint8Array): void; close(): void }): void {
   // @types/bun does not know that a descriptor will do.
-  const handlers = { data: (_: unknown, bytes: Uint8Array) => socket.data(bytes), end: socket.close, close: socket.close };
+  const handlers = {
+    data: (_: unknown, bytes: Uint8Array) => socket.data(bytes),
+    end: socket.close,
+    close: socket.close,
+  };
   void Bun.connect({ fd, socket: handlers } as never);
 }
 
@@ -202,14 +219,17 @@ function verify(pid: number, plan: Plan): void {
   const ours = Number(fieldsOf("self").get("Seccomp_filters") ?? 0);
   const expected = new Map([["NoNewPrivs", "1"]]);
   if (plan.seccomp) expected.set("Seccomp", "2").set("Seccomp_filters", `${ours + 2}`);
-  for (const set of ["CapInh", "CapPrm", "CapEff", "CapAmb", ...(plan.capable ? ["CapBnd"] : [])]) expected.set(set, "0000000000000000");
+  for (const set of ["CapInh", "CapPrm", "CapEff", "CapAmb", ...(plan.capable ? ["CapBnd"] : [])])
+    expected.set(set, "0000000000000000");
   for (const thread of readdirSync(`/proc/${pid}/task`)) {
     const found = threadOf(pid, thread);
     if (found === undefined) continue;
     for (const [field, value] of expected) {
       // Seccomp_filters came with Linux 5.9.
       if ((found.get(field) ?? value) === value) continue;
-      throw new Error(`Cannot trust process ${pid}: thread ${thread} has ${field} ${found.get(field)}, expected ${value}`);
+      throw new Error(
+        `Cannot trust process ${pid}: thread ${thread} has ${field} ${found.get(field)}, expected ${value}`,
+      );
     }
   }
 }

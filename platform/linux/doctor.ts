@@ -7,7 +7,8 @@ import { LANDLOCK_REMEDY, SECCOMP_REMEDY, USER_REMEDY } from "./plan.ts";
 /** Each mechanism, whether it is there, and what would make it so. */
 export function describeAbilities(): readonly Ability[] {
   const able = abilities();
-  const refusal = (...names: string[]) => names.map((name) => able.refusals[name]).find((text) => text !== undefined) ?? "not there";
+  const refusal = (...names: string[]) =>
+    names.map((name) => able.refusals[name]).find((text) => text !== undefined) ?? "not there";
   const has = (bit: bigint) => (able.namespaces & bit) !== 0n;
   const ability = (mechanism: string, present: boolean, detail: string, remedy: string): Ability =>
     present ? { mechanism, present, detail } : { mechanism, present, detail, remedy };
@@ -19,7 +20,11 @@ export function describeAbilities(): readonly Ability[] {
     ability(
       "own root",
       able.proc !== undefined,
-      able.proc === "mount" ? "with its own /proc" : able.proc === "bind" ? `with the host's /proc: ${refusal("proc")}` : refusal("root", "mount", "user"),
+      able.proc === "mount"
+        ? "with its own /proc"
+        : able.proc === "bind"
+          ? `with the host's /proc: ${refusal("proc")}`
+          : refusal("root", "mount", "user"),
       USER_REMEDY,
     ),
     ability("Landlock", able.landlock > 0, able.landlock > 0 ? `ABI ${able.landlock}` : "not there", LANDLOCK_REMEDY),

@@ -26,21 +26,28 @@ export function dynamicOf(path: string): { readonly interpreter: string; readonl
     }));
     const interpreter = segments.find(({ type }) => type === PT_INTERP);
     const dynamic = segments.find(({ type }) => type === PT_DYNAMIC);
-    if (interpreter === undefined || dynamic === undefined) throw new Error(`Cannot run ${path} inside: it is not a dynamic program`);
+    if (interpreter === undefined || dynamic === undefined)
+      throw new Error(`Cannot run ${path} inside: it is not a dynamic program`);
 
     const tags = read(dynamic.offset, Number(dynamic.size));
-    const entry = (index: number) => [tags.getBigUint64(16 * index, true), tags.getBigUint64(16 * index + 8, true)] as const;
+    const entry = (index: number) =>
+      [tags.getBigUint64(16 * index, true), tags.getBigUint64(16 * index + 8, true)] as const;
     const all = Array.from({ length: tags.byteLength / 16 }, (_, index) => entry(index));
     const strings = all.find(([tag]) => tag === DT_STRTAB)?.[1] ?? 0n;
-    const segment = segments.find(({ type, address, size }) => type === PT_LOAD && strings >= address && strings < address + size);
-    if (segment === undefined) throw new Error(`Cannot read the libraries of ${path}: its string table is in no segment`);
+    const segment = segments.find(
+      ({ type, address, size }) => type === PT_LOAD && strings >= address && strings < address + size,
+    );
+    if (segment === undefined)
+      throw new Error(`Cannot read the libraries of ${path}: its string table is in no segment`);
     const text = (offset: bigint, length: number) => {
       const { buffer, byteLength } = read(offset, length);
       return Buffer.from(buffer, 0, byteLength).toString().split("\0", 1)[0]!;
     };
     return {
       interpreter: text(interpreter.offset, Number(interpreter.size)),
-      needed: all.filter(([tag]) => tag === DT_NEEDED).map(([, name]) => text(segment.offset + strings - segment.address + name, 256)),
+      needed: all
+        .filter(([tag]) => tag === DT_NEEDED)
+        .map(([, name]) => text(segment.offset + strings - segment.address + name, 256)),
     };
   } finally {
     closeSync(file);

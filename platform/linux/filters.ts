@@ -1,6 +1,7 @@
 /** The policy as the two seccomp filters: one for Bun's start, and the closing one under which foreign code runs. */
-import { CLONE, F, IOCTL, MAP, O, PR, PROT, SO, SOL } from "../../syscalls/linux/numbers.ts";
+
 import type { Machine, SyscallName } from "../../syscalls/kernel.ts";
+import { CLONE, F, IOCTL, MAP, O, PR, PROT, SO, SOL } from "../../syscalls/linux/numbers.ts";
 import type { Policy } from "../platform.ts";
 import { type Action, compile, type Rule, type Test } from "./bpf.ts";
 
@@ -23,12 +24,37 @@ const oneOf = (call: SyscallName, arg: Test["arg"], values: readonly number[]): 
 
 /** Descriptors that are open already: nothing here names a file, an address or a process. */
 const DESCRIPTORS: readonly Rule[] = [
-  ...allow("read", "readv", "pread64", "preadv", "write", "writev", "pwrite64", "pwritev", "lseek", "fstat", "close", "close_range"),
+  ...allow(
+    "read",
+    "readv",
+    "pread64",
+    "preadv",
+    "write",
+    "writev",
+    "pwrite64",
+    "pwritev",
+    "lseek",
+    "fstat",
+    "close",
+    "close_range",
+  ),
   ...allow("dup", "dup2", "dup3", "pipe", "pipe2", "eventfd2", "sendto", "sendmsg", "recvfrom", "recvmsg", "shutdown"),
   ...allow("getsockname", "getpeername"),
   // Of its own ends only: SO_PEERPIDFD would name the host.
-  ...[SO.TYPE, SO.ERROR, SO.SNDBUF, SO.RCVBUF].map((option) => allowWhen("getsockopt", equal(1, SOL.SOCKET), equal(2, option))),
-  ...allow("poll", "ppoll", "select", "pselect6", "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "epoll_pwait2"),
+  ...[SO.TYPE, SO.ERROR, SO.SNDBUF, SO.RCVBUF].map((option) =>
+    allowWhen("getsockopt", equal(1, SOL.SOCKET), equal(2, option)),
+  ),
+  ...allow(
+    "poll",
+    "ppoll",
+    "select",
+    "pselect6",
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_wait",
+    "epoll_pwait",
+    "epoll_pwait2",
+  ),
   ...allow("timerfd_create", "timerfd_settime", "timerfd_gettime"),
   // F_SETFL could take O_APPEND from a file that may only be appended to, whatever number it is called by: so it may only set it.
   ...oneOf("fcntl", 1, [F.GETFD, F.SETFD, F.GETFL, F.DUPFD, F.DUPFD_CLOEXEC]),
@@ -56,25 +82,55 @@ const MEMORY: readonly Rule[] = [
   ...allow("munmap", "madvise", "brk", "membarrier"),
 ];
 
-const NAMESPACES = CLONE.NEWNS | CLONE.NEWCGROUP | CLONE.NEWUTS | CLONE.NEWIPC | CLONE.NEWUSER | CLONE.NEWPID | CLONE.NEWNET;
+const NAMESPACES =
+  CLONE.NEWNS | CLONE.NEWCGROUP | CLONE.NEWUTS | CLONE.NEWIPC | CLONE.NEWUSER | CLONE.NEWPID | CLONE.NEWNET;
 
 /** Threads of this process. clone3 keeps its flags in memory, where no filter sees them. */
 const THREADS: readonly Rule[] = [
   allowWhen("clone", bits(0, CLONE.THREAD | NAMESPACES, CLONE.THREAD)),
   { call: "clone3", action: ABSENT },
-  ...allow("exit", "exit_group", "futex", "futex_waitv", "set_robust_list", "get_robust_list", "rseq", "set_tid_address"),
+  ...allow(
+    "exit",
+    "exit_group",
+    "futex",
+    "futex_waitv",
+    "set_robust_list",
+    "get_robust_list",
+    "rseq",
+    "set_tid_address",
+  ),
   ...allow("sched_yield", "sched_getaffinity", "sched_getparam", "sched_getscheduler", "sched_get_priority_max"),
   ...allow("sched_get_priority_min", "gettid", "getpid", "restart_syscall"),
   ...oneOf("prctl", 0, [PR.SET_NAME, PR.GET_NAME, PR.SET_VMA]),
 ];
 
-const SIGNALS = allow("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigpending", "rt_sigtimedwait", "rt_sigsuspend", "sigaltstack");
+const SIGNALS = allow(
+  "rt_sigaction",
+  "rt_sigprocmask",
+  "rt_sigreturn",
+  "rt_sigpending",
+  "rt_sigtimedwait",
+  "rt_sigsuspend",
+  "sigaltstack",
+);
 
 const TIME = allow("clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep", "gettimeofday", "time");
 
 const SELF: readonly Rule[] = [
   ...allow("getrandom", "uname", "sysinfo", "getrusage", "times", "getcpu", "getppid", "getcwd"),
-  ...allow("getuid", "geteuid", "getgid", "getegid", "getresuid", "getresgid", "getgroups", "umask", "getpgrp", "getpgid", "getsid"),
+  ...allow(
+    "getuid",
+    "geteuid",
+    "getgid",
+    "getegid",
+    "getresuid",
+    "getresgid",
+    "getgroups",
+    "umask",
+    "getpgrp",
+    "getpgid",
+    "getsid",
+  ),
   ...allow("getrlimit"),
   allowWhen("prlimit64", equal(2, 0)), // reads a limit, sets none
 ];
@@ -94,12 +150,35 @@ const READING: readonly Rule[] = [
  * Asking about a path without opening it. Landlock does not govern that, so it takes a root of the actor's own, where there is
  * nothing else to ask about.
  */
-const ASKING = allow("access", "faccessat", "faccessat2", "stat", "lstat", "newfstatat", "statx", "readlink", "readlinkat", "chdir", "statfs");
+const ASKING = allow(
+  "access",
+  "faccessat",
+  "faccessat2",
+  "stat",
+  "lstat",
+  "newfstatat",
+  "statx",
+  "readlink",
+  "readlinkat",
+  "chdir",
+  "statfs",
+);
 
 const WRITING: readonly Rule[] = [
   allowWhen("mkdir", bits(1, SPECIAL_MODES, 0)),
   allowWhen("mkdirat", bits(2, SPECIAL_MODES, 0)),
-  ...allow("rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "fsync", "fdatasync", "copy_file_range", "sendfile"),
+  ...allow(
+    "rmdir",
+    "unlink",
+    "unlinkat",
+    "rename",
+    "renameat",
+    "renameat2",
+    "fsync",
+    "fdatasync",
+    "copy_file_range",
+    "sendfile",
+  ),
 ];
 
 /** What Bun does before the boot file closes the doors, beyond what stays allowed. */
@@ -121,7 +200,11 @@ export function startingFilter(machine: Machine, pid: number): Uint8Array {
 }
 
 /** What holds from before the first line of foreign code on: what it was handed, its own memory, its own threads. */
-export function closingFilter(policy: Policy, machine: Machine, { pid, ownRoot }: { readonly pid: number; readonly ownRoot: boolean }): Uint8Array {
+export function closingFilter(
+  policy: Policy,
+  machine: Machine,
+  { pid, ownRoot }: { readonly pid: number; readonly ownRoot: boolean },
+): Uint8Array {
   const rules = [DESCRIPTORS, MEMORY, THREADS, SIGNALS, TIME, SELF];
   if (policy.read.length + policy.write.length > 0) rules.push(READING, ...(ownRoot ? [ASKING] : []));
   if (policy.write.length > 0) rules.push(WRITING);

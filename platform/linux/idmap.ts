@@ -30,10 +30,17 @@ function mapping(): number {
  */
 export function mappedTree({ source, directory }: Bind): Descriptor {
   const flags = O.PATH | O.CLOEXEC | (directory ? O.DIRECTORY : 0);
-  using opened = new Descriptor(openResolved(self, source, { flags, resolve: RESOLVE.NO_SYMLINKS | RESOLVE.NO_MAGICLINKS }));
+  using opened = new Descriptor(
+    openResolved(self, source, { flags, resolve: RESOLVE.NO_SYMLINKS | RESOLVE.NO_MAGICLINKS }),
+  );
   const tree = new Descriptor(cloneTree(self, opened.number, { recursive: directory }));
   try {
-    setMountAttributes(self, tree.number, { set: MOUNT_ATTR.IDMAP, userNamespace: mapping() }, { recursive: directory });
+    setMountAttributes(
+      self,
+      tree.number,
+      { set: MOUNT_ATTR.IDMAP, userNamespace: mapping() },
+      { recursive: directory },
+    );
   } catch (error) {
     if (!(error instanceof SystemError && error.code === "EINVAL")) {
       tree.close();

@@ -32,7 +32,11 @@ export function writeIdMaps(pid: number, { inside, outside, dropGroups }: Ids): 
     try {
       writeFileSync(`/proc/${pid}/${name}`, text);
     } catch (error) {
-      throw new SystemError("write", (error as { errno?: number }).errno ? Math.abs((error as { errno: number }).errno) : 1, `(/proc/<pid>/${name}, ${JSON.stringify(text)})`);
+      throw new SystemError(
+        "write",
+        (error as { errno?: number }).errno ? Math.abs((error as { errno: number }).errno) : 1,
+        `(/proc/<pid>/${name}, ${JSON.stringify(text)})`,
+      );
     }
   };
   if (!dropGroups) write("setgroups", "deny");

@@ -1,6 +1,10 @@
 /** The policy as Landlock rules. */
 import type { Handled } from "../../syscalls/linux/landlock.ts";
-import { LANDLOCK_ACCESS_FS as FS, LANDLOCK_ACCESS_NET as NET, LANDLOCK_SCOPE as SCOPE } from "../../syscalls/linux/numbers.ts";
+import {
+  LANDLOCK_ACCESS_FS as FS,
+  LANDLOCK_ACCESS_NET as NET,
+  LANDLOCK_SCOPE as SCOPE,
+} from "../../syscalls/linux/numbers.ts";
 
 /** In which ABI each right came. A new one is one line here. */
 const FS_SINCE: Readonly<Record<keyof typeof FS, number>> = {
@@ -22,7 +26,12 @@ const FS_SINCE: Readonly<Record<keyof typeof FS, number>> = {
   IOCTL_DEV: 5,
   RESOLVE_UNIX: 9,
 };
-const NET_SINCE: Readonly<Record<keyof typeof NET, number>> = { BIND_TCP: 4, CONNECT_TCP: 4, BIND_UDP: 10, CONNECT_SEND_UDP: 10 };
+const NET_SINCE: Readonly<Record<keyof typeof NET, number>> = {
+  BIND_TCP: 4,
+  CONNECT_TCP: 4,
+  BIND_UDP: 10,
+  CONNECT_SEND_UDP: 10,
+};
 const SCOPE_SINCE: Readonly<Record<keyof typeof SCOPE, number>> = { ABSTRACT_UNIX_SOCKET: 6, SIGNAL: 6 };
 
 /** Everything that a kernel of this ABI can refuse. */

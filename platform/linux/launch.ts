@@ -59,11 +59,7 @@ export function stubCode(): Assembler {
     .label("child")
     .load(R.BP, block(COUNT), 32)
     .address(R.BX, block(HEADER));
-  return carryOut(code)
-    .store(block(LEFT), R.BP, 32)
-    .set(R.DI, 127)
-    .set(R.AX, numberOf("exit_group", "x64"))
-    .syscall();
+  return carryOut(code).store(block(LEFT), R.BP, 32).set(R.DI, 127).set(R.AX, numberOf("exit_group", "x64")).syscall();
 }
 
 /** A puppet that runs, and what the host holds of it. */
@@ -154,9 +150,11 @@ function namesOf(namespaces: bigint): string {
 let made: ((block: number) => number) | undefined;
 
 function stub(): (block: number) => number {
-  made ??= CFunction({ ptr: executable(stubCode().assemble()) as never, args: ["ptr"], returns: "i64_fast" as never }) as unknown as (
-    block: number,
-  ) => number; // one word in, one word out
+  made ??= CFunction({
+    ptr: executable(stubCode().assemble()) as never,
+    args: ["ptr"],
+    returns: "i64_fast" as never,
+  }) as unknown as (block: number) => number; // one word in, one word out
   return made;
 }
 
@@ -185,10 +183,15 @@ function becomePuppet(child: Kernel, descriptors: readonly number[], namespaces:
   // Two moves, for a descriptor may stand where another is to go. Whatever these numbers held is closed in the child alone.
   const numbers = [...descriptors, image()];
   const free: number[] = [];
-  for (let number = numbers.length; free.length < numbers.length; number++) if (!numbers.includes(number)) free.push(number);
-  numbers.forEach((number, index) => { duplicate(child, number, free[index]!); });
+  for (let number = numbers.length; free.length < numbers.length; number++)
+    if (!numbers.includes(number)) free.push(number);
+  numbers.forEach((number, index) => {
+    duplicate(child, number, free[index]!);
+  });
   // The last is the program itself, which closes when it is executed.
-  free.forEach((number, index) => { duplicate(child, number, index, index === numbers.length - 1 ? O.CLOEXEC : 0); });
+  free.forEach((number, index) => {
+    duplicate(child, number, index, index === numbers.length - 1 ? O.CLOEXEC : 0);
+  });
   closeRange(child, numbers.length);
   if ((namespaces & CLONE.NEWUSER) !== 0n) {
     // Its id maps are written when it runs. Until then its user id means nothing, and an execve would take its capabilities.

@@ -1,7 +1,7 @@
 /** From a policy and what the machine can do to what will be built: pure, so that a table of machines can test it. */
 import { statSync } from "node:fs";
-import { LANDLOCK_ACCESS_FS as FS, CLONE } from "../../syscalls/linux/numbers.ts";
 import type { Handled } from "../../syscalls/linux/landlock.ts";
+import { CLONE, LANDLOCK_ACCESS_FS as FS } from "../../syscalls/linux/numbers.ts";
 import { type Enforcement, type Guarantee, NotEnforced, type Policy } from "../platform.ts";
 import { type Abilities, NAMESPACES } from "./abilities.ts";
 import { type Ids, idsOf } from "./ids.ts";
@@ -34,8 +34,18 @@ const PROGRAM = "/bin/bun";
 export function planFor(policy: Policy, able: Abilities, bun: Runtime): Plan {
   const enforcement = enforcementOf(policy, able);
   const grants = grantsOf(policy);
-  const own = (source: string, target: string): Bind => ({ source, target, directory: false, writable: false, executable: true });
-  const files = [own(bun.program, PROGRAM), own(bun.loader.source, bun.loader.target), ...bun.libraries.map((library) => own(library.source, library.target))];
+  const own = (source: string, target: string): Bind => ({
+    source,
+    target,
+    directory: false,
+    writable: false,
+    executable: true,
+  });
+  const files = [
+    own(bun.program, PROGRAM),
+    own(bun.loader.source, bun.loader.target),
+    ...bun.libraries.map((library) => own(library.source, library.target)),
+  ];
   const mapped = able.root && (able.namespaces & CLONE.NEWUSER) !== 0n;
   const placed = mapped ? grants.map((grant, index) => ({ ...grant, tree: FIRST_TREE + index })) : grants;
   const root = able.proc === undefined ? undefined : rootOf([...files, ...placed], able.proc);
@@ -64,7 +74,10 @@ function grantsOf(policy: Policy): Bind[] {
     executable: false,
   });
   const written = new Set(policy.write);
-  return [...policy.read.filter((path) => !written.has(path)).map((path) => bind(path, false)), ...policy.write.map((path) => bind(path, true))];
+  return [
+    ...policy.read.filter((path) => !written.has(path)).map((path) => bind(path, false)),
+    ...policy.write.map((path) => bind(path, true)),
+  ];
 }
 
 function landlockFor(able: Abilities, bun: Runtime, root: Root | undefined, grants: readonly Bind[]): Plan["landlock"] {
@@ -155,4 +168,5 @@ export function enforcementOf(policy: Policy, able: Abilities): Enforcement {
 export const USER_REMEDY =
   "Allow user namespaces (sysctl user.max_user_namespaces=10000; on Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0)";
 export const LANDLOCK_REMEDY = "Use Linux 5.13 or later and boot with landlock among the lsm= modules";
-export const SECCOMP_REMEDY = "Use a kernel with CONFIG_SECCOMP_FILTER, or a container engine whose own profile allows seccomp(2)";
+export const SECCOMP_REMEDY =
+  "Use a kernel with CONFIG_SECCOMP_FILTER, or a container engine whose own profile allows seccomp(2)";

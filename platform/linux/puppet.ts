@@ -225,7 +225,9 @@ export function layOut(entries: readonly Entry[], base: number, header: number, 
         array.set(answer.subarray(at, at + array.length));
       }
       const words = new DataView(answer.buffer, answer.byteOffset, answer.byteLength);
-      const results = entries.slice(0, made + 1).map((_, index) => Number(words.getBigInt64(header + CALL * index + RESULT, true)));
+      const results = entries
+        .slice(0, made + 1)
+        .map((_, index) => Number(words.getBigInt64(header + CALL * index + RESULT, true)));
       if (made < entries.length) {
         const { name, args } = entries[made]!;
         throw new SystemError(name, -results[made]!, describe(args));
@@ -284,7 +286,8 @@ export class PuppetKernel implements Kernel {
   carryOut(batch: Batch): number[] {
     const { answerLength, read } = this.post(prepare(batch));
     const answer = new Uint8Array(answerLength);
-    if (self.call("read", this.#socket, answer, answerLength) === 0) throw new Error("The puppet ended before it answered");
+    if (self.call("read", this.#socket, answer, answerLength) === 0)
+      throw new Error("The puppet ended before it answered");
     return read(answer);
   }
 

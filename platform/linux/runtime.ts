@@ -4,7 +4,7 @@ import { dirname, join } from "node:path";
 import { dynamicOf } from "./elf.ts";
 
 /** A file of the host and where it is expected. */
-export interface Placed {
+interface Placed {
   readonly source: string;
   readonly target: string;
 }
@@ -34,7 +34,8 @@ function find(): Runtime {
   for (const name of needed) {
     // A library is mapped from the file that its name leads to, but looked up by the name.
     const source = [...mapped].find((path) => resolves(join(dirname(path), name), path));
-    if (source === undefined) throw new Error(`Cannot run ${program} inside: its library ${name} is not mapped from a file of that name`);
+    if (source === undefined)
+      throw new Error(`Cannot run ${program} inside: its library ${name} is not mapped from a file of that name`);
     if (source !== loader.source) libraries.push({ source, target: join(dirname(source), name) });
   }
   return { program, loader, libraries };

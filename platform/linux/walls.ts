@@ -1,7 +1,15 @@
 /** The walls, as the puppet builds them: each function is a few calls, and their order is the last one's business. */
-import { changeDirectory, close, duplicate, makeDirectory, open, openResolved } from "../../syscalls/linux/file.ts";
+
 import type { Kernel } from "../../syscalls/kernel.ts";
-import { clearAmbient, capset, dropBounding, LOCKED_SECUREBITS, lastCapability, setSecurebits } from "../../syscalls/linux/capability.ts";
+import {
+  capset,
+  clearAmbient,
+  dropBounding,
+  LOCKED_SECUREBITS,
+  lastCapability,
+  setSecurebits,
+} from "../../syscalls/linux/capability.ts";
+import { changeDirectory, close, duplicate, makeDirectory, open, openResolved } from "../../syscalls/linux/file.ts";
 import { allowBeneath, createRuleset, type Handled, restrictSelf } from "../../syscalls/linux/landlock.ts";
 import { attach, cloneTree, detach, mount, pivotRoot, setMountAttributes } from "../../syscalls/linux/mount.ts";
 import { MOUNT_ATTR, MS, O, RESOLVE } from "../../syscalls/linux/numbers.ts";
@@ -41,10 +49,11 @@ export function rootOf(binds: readonly Bind[], proc: Root["proc"]): Root {
   const directories = new Set<string>(["/proc"]);
   const placeholders: string[] = [];
   for (const { target, directory } of sorted) {
-    if (sorted.some((other) => other.directory && target.startsWith(other.target === "/" ? "/" : `${other.target}/`))) continue;
+    if (sorted.some((other) => other.directory && target.startsWith(other.target === "/" ? "/" : `${other.target}/`)))
+      continue;
     const parts = target.split("/").slice(1);
     const names = directory ? parts : parts.slice(0, -1);
-    names.forEach((_, index) => directories.add(`/${names.slice(0, index + 1).join("/")}`));
+    for (const index of names.keys()) directories.add(`/${names.slice(0, index + 1).join("/")}`);
     if (!directory) placeholders.push(target);
   }
   return { directories: [...directories], placeholders, binds: sorted, proc };
@@ -83,14 +92,21 @@ export function enterRoot(kernel: Kernel, root: Root, ids: Ids): void {
   }
   root.binds.forEach(({ target, directory, writable, executable }, index) => {
     const set =
-      MOUNT_ATTR.NOSUID | MOUNT_ATTR.NODEV | (writable ? 0n : MOUNT_ATTR.RDONLY) | (executable ? 0n : MOUNT_ATTR.NOEXEC);
+      MOUNT_ATTR.NOSUID |
+      MOUNT_ATTR.NODEV |
+      (writable ? 0n : MOUNT_ATTR.RDONLY) |
+      (executable ? 0n : MOUNT_ATTR.NOEXEC);
     setMountAttributes(kernel, trees[index]!, { set }, { recursive: directory });
     attach(kernel, trees[index]!, BASE + target);
     close(kernel, trees[index]!);
   });
   // Only the processes of this PID namespace, and nothing of the kernel's own files.
   if (hostProc === undefined) {
-    mount(kernel, "proc", `${BASE}/proc`, { type: "proc", flags: MS.NOSUID | MS.NODEV | MS.NOEXEC | MS.RDONLY, data: "subset=pid" });
+    mount(kernel, "proc", `${BASE}/proc`, {
+      type: "proc",
+      flags: MS.NOSUID | MS.NODEV | MS.NOEXEC | MS.RDONLY,
+      data: "subset=pid",
+    });
   } else {
     setMountAttributes(kernel, hostProc, { set: MOUNT_ATTR.RDONLY }, { recursive: true });
     attach(kernel, hostProc, `${BASE}/proc`);
@@ -153,4 +169,3 @@ export function setLimits(kernel: Kernel, limits: Limits, processes: number): vo
   setLimit(kernel, "SIGPENDING", 256n);
   if (limits.cpuTime !== undefined) setLimit(kernel, "CPU", BigInt(Math.ceil(limits.cpuTime)));
 }
-

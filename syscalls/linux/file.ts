@@ -63,7 +63,11 @@ export function fileStatus(kernel: Kernel, descriptor: number): { readonly size:
 }
 
 /** A new file in memory that no path leads to. `memfd_create(2)`. @param flags MFD */
-export function createMemoryFile(kernel: Kernel, name: string, flags: number = MFD.CLOEXEC | MFD.ALLOW_SEALING): number {
+export function createMemoryFile(
+  kernel: Kernel,
+  name: string,
+  flags: number = MFD.CLOEXEC | MFD.ALLOW_SEALING,
+): number {
   return kernel.call("memfd_create", name, flags);
 }
 

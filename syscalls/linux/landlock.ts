@@ -1,6 +1,7 @@
 /** Landlock, landlock(7): rules by which a process gives up access for good. */
-import { type Kernel, self } from "../kernel.ts";
+
 import { SystemError } from "../error.ts";
+import { type Kernel, self } from "../kernel.ts";
 import { Struct } from "../struct.ts";
 
 const RULESET_ATTR = new Struct({ handled_access_fs: "u64", handled_access_net: "u64", scoped: "u64" });
@@ -42,7 +43,13 @@ export function createRuleset(kernel: Kernel, handled: Handled): number {
 /** Allows `access` at and beneath the file or directory that a descriptor (O_PATH will do) names. `landlock_add_rule(2)` */
 export function allowBeneath(kernel: Kernel, ruleset: number, parent_fd: number, access: bigint): void {
   // The descriptor may be the result of a call still to be made, which only an argument can be: not a field in memory.
-  kernel.call("landlock_add_rule", ruleset, RULE_PATH_BENEATH, PATH_BENEATH_ATTR.encode({ allowed_access: access, parent_fd }), 0);
+  kernel.call(
+    "landlock_add_rule",
+    ruleset,
+    RULE_PATH_BENEATH,
+    PATH_BENEATH_ATTR.encode({ allowed_access: access, parent_fd }),
+    0,
+  );
 }
 
 /** Confines the calling thread, and what it starts, for good. Needs no-new-privileges or `CAP_SYS_ADMIN`. `landlock_restrict_self(2)` */

@@ -19,7 +19,12 @@ export const CLONE_ARGS_STRUCT = new Struct({
 });
 
 /** Becomes the program that a descriptor holds. `execveat(2)` with AT_EMPTY_PATH */
-export function executeDescriptor(kernel: Kernel, descriptor: number, argv: readonly string[], environment: readonly string[]): void {
+export function executeDescriptor(
+  kernel: Kernel,
+  descriptor: number,
+  argv: readonly string[],
+  environment: readonly string[],
+): void {
   kernel.call("execveat", descriptor, "", Memory.vector(argv), Memory.vector(environment), AT.EMPTY_PATH);
 }
 
@@ -78,7 +83,15 @@ export function getLimit(kernel: Kernel, resource: keyof typeof RLIMIT): { soft:
 }
 
 // The parts of siginfo_t and struct rusage that waitid(2) fills; both have more behind.
-const SIGINFO = new Struct({ signo: "i32", errno: "i32", code: "i32", pad: "i32", pid: "i32", uid: "u32", status: "i32" });
+const SIGINFO = new Struct({
+  signo: "i32",
+  errno: "i32",
+  code: "i32",
+  pad: "i32",
+  pid: "i32",
+  uid: "u32",
+  status: "i32",
+});
 const SIGINFO_SIZE = 128;
 const RUSAGE = new Struct({ user_s: "i64", user_us: "i64", system_s: "i64", system_us: "i64", maxrss: "i64" });
 const RUSAGE_SIZE = 144;

@@ -1,6 +1,7 @@
 /** System call filters, seccomp(2). */
-import { type Kernel, self } from "../kernel.ts";
+
 import { SystemError } from "../error.ts";
+import { type Kernel, self } from "../kernel.ts";
 import { Struct } from "../struct.ts";
 import { SECCOMP, SECCOMP_FILTER_FLAG, SECCOMP_RET } from "./numbers.ts";
 

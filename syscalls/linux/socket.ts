@@ -1,6 +1,6 @@
 /** Unix sockets, and the descriptors that travel over them. */
 import type { Kernel } from "../kernel.ts";
-import { Memory, Struct } from "../struct.ts";
+import { type Memory, Struct } from "../struct.ts";
 import { AF, MSG, SCM, SOCK } from "./constants.ts";
 import { SOL } from "./numbers.ts";
 
@@ -25,9 +25,17 @@ export function socketPair(kernel: Kernel, type: number): [number, number] {
 }
 
 /** Sends one packet with descriptors beside it. `sendmsg(2)`, `SCM_RIGHTS` of unix(7). @param flags MSG */
-export function sendDescriptors(kernel: Kernel, socket: number, bytes: Uint8Array, descriptors: readonly number[], flags = 0): number {
+export function sendDescriptors(
+  kernel: Kernel,
+  socket: number,
+  bytes: Uint8Array,
+  descriptors: readonly number[],
+  flags = 0,
+): number {
   const control = new Uint8Array(CMSGHDR.size + Math.ceil((4 * descriptors.length) / 8) * 8);
-  control.set(CMSGHDR.encode({ len: BigInt(CMSGHDR.size + 4 * descriptors.length), level: SOL.SOCKET, type: SCM.RIGHTS }).bytes);
+  control.set(
+    CMSGHDR.encode({ len: BigInt(CMSGHDR.size + 4 * descriptors.length), level: SOL.SOCKET, type: SCM.RIGHTS }).bytes,
+  );
   const view = new DataView(control.buffer);
   descriptors.forEach((descriptor, index) => {
     view.setInt32(CMSGHDR.size + 4 * index, descriptor, true);
@@ -61,7 +69,8 @@ export function receiveDescriptors(
   for (let at = 0; at + CMSGHDR.size <= Number(controllen); ) {
     const { len, level, type } = CMSGHDR.decode(control.subarray(at));
     if (level === SOL.SOCKET && type === SCM.RIGHTS) {
-      for (let each = at + CMSGHDR.size; each + 4 <= at + Number(len); each += 4) descriptors.push(view.getInt32(each, true));
+      for (let each = at + CMSGHDR.size; each + 4 <= at + Number(len); each += 4)
+        descriptors.push(view.getInt32(each, true));
     }
     at += Math.max(CMSGHDR.size, Math.ceil(Number(len) / 8) * 8);
   }

@@ -34,7 +34,12 @@ describe("call", () => {
 
   test("answers with what the function returns", async () => {
     expect(await actor.call.add(2, 3)).toBe(5);
-    const value = { date: new Date(0), map: new Map([[1n, new Set(["a"])]]), bytes: new Uint8Array([1, 2]), nothing: undefined };
+    const value = {
+      date: new Date(0),
+      map: new Map([[1n, new Set(["a"])]]),
+      bytes: new Uint8Array([1, 2]),
+      nothing: undefined,
+    };
     expect(await actor.call.echo(value)).toEqual(value);
   });
 
@@ -204,7 +209,9 @@ describe("spawn rejects", () => {
   });
 
   test("with the signal's reason when it has aborted", async () => {
-    expect((await rejection(spawn(fixture("worker"), { signal: AbortSignal.abort(new Error("never mind")) }))).message).toBe("never mind");
+    expect(
+      (await rejection(spawn(fixture("worker"), { signal: AbortSignal.abort(new Error("never mind")) }))).message,
+    ).toBe("never mind");
   });
 
   test("for a sandbox that is none, before anything starts", async () => {

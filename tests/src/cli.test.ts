@@ -1,0 +1,403 @@
+// The command line as a user meets it: exit codes, streams, grants, and what is said when something is wrong.
+import { afterAll, describe, expect, test } from "bun:test";
+import { chmodSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { constants, tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { GUARANTEES, NotEnforced, type Platform } from "../../platform/index.ts";
+import { describe as describeDiagnosis, diagnose } from "../../src/doctor.ts";
+import { commandOf, UsageError } from "../../src/flags.ts";
+import { TerminalText } from "../../src/terminal.ts";
+
+const cli = fileURLToPath(new URL("../../src/cli.ts", import.meta.url));
+const directory = realpathSync(mkdtempSync(join(tmpdir(), "caisson-cli-")));
+chmodSync(directory, 0o755);
+afterAll(() => rmSync(directory, { recursive: true }));
+
+let scripts = 0;
+
+/** A script with this text, by its name in the directory that the command runs in. */
+function script(text: string): string {
+  const name = `script${++scripts}.ts`;
+  writeFileSync(join(directory, name), text);
+  return name;
+}
+
+function start(...args: string[]) {
+  return Bun.spawn([process.execPath, cli, ...args], {
+    cwd: directory,
+    env: { SECRET: "of the host", LANG: "C.UTF-8", HOME: directory },
+    stdin: "pipe",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+}
+
+/** Runs the command to its end. */
+async function caisson(args: readonly string[], input = "") {
+  const child = start(...args);
+  child.stdin.write(input);
+  await child.stdin.end();
+  const [out, err, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+  return { code, out, err };
+}
+
+describe("caisson run", () => {
+  test("gives a script its arguments and standard input, and passes on its output and code", async () => {
+    const name = script(`
+      console.log(JSON.stringify(process.argv.slice(2)));
+      console.error("to stderr");
+      console.log((await Bun.stdin.text()).toUpperCase());
+      process.exitCode = 7;`);
+    const { code, out, err } = await caisson(["run", name, "--read=x", "--", "-h", "a b"], "input");
+    expect({ code, out, err }).toEqual({ code: 7, out: `["--read=x","--","-h","a b"]\nINPUT\n`, err: "to stderr\n" });
+  });
+
+  test("ends with 0 when the script's event loop is through", async () => {
+    const name = script(`setTimeout(() => console.log("later"), 5);`);
+    expect(await caisson(["run", "--", name])).toEqual({ code: 0, out: "later\n", err: "" });
+  });
+
+  test("delivers bytes as they are and to the last one, to a reader that is slower", async () => {
+    // Not text, and more than all the buffers between would hold.
+    const name = script(`
+      import { writeSync } from "node:fs";
+      const piece = Uint8Array.from({ length: 65536 }, (_, index) => index % 251);
+      for (let count = 0; count < 64; count++) for (let at = 0; at < piece.length; ) {
+        try { at += writeSync(1, piece.subarray(at)); } catch (error) { if (error.code !== "EAGAIN") throw error; }
+      }
+      throw new Error("at the end");`);
+    const child = start("run", name);
+    const reader = child.stdout.getReader();
+    let bytes = 0;
+    let wrong = 0;
+    for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+      for (const byte of piece.value) if (byte !== (bytes++ % 65536) % 251) wrong++;
+    }
+    expect({ bytes, wrong, code: await child.exited }).toEqual({ bytes: 64 * 65536, wrong: 0, code: 1 });
+    expect(await child.stderr.text()).toContain("at the end");
+  });
+
+  test("ends quietly with SIGPIPE's code, and the script with it, when nobody reads on", async () => {
+    const name = script(`for (;;) console.log("more and more");`);
+    const child = start("run", name);
+    const reader = child.stdout.getReader();
+    await reader.read();
+    await reader.cancel();
+    expect(await child.exited).toBe(128 + constants.signals.SIGPIPE);
+    expect(await child.stderr.text()).toBe("");
+  });
+
+  test("shows an uncaught error's stack in the script's own lines, and its causes", async () => {
+    const name = script(
+      `\n\nfunction broken(): never {\n  throw new TypeError("broken", { cause: new Error("the cause") });\n}\nbroken();`,
+    );
+    const { code, err } = await caisson(["run", name]);
+    expect(code).toBe(1);
+    expect(err).toStartWith("Uncaught TypeError: broken\n");
+    expect(err).toContain(`${name}:4:`);
+    expect(err).toContain("Caused by Error: the cause");
+    expect(err).not.toContain("caisson denied");
+  });
+
+  test("shows what is thrown by a timer, and what is no error", async () => {
+    const name = script(`setTimeout(() => { throw { odd: 1 }; }, 1);`);
+    const { code, err } = await caisson(["run", name]);
+    expect({ code, err: err.replaceAll(/\s+/g, " ") }).toEqual({ code: 1, err: "Uncaught { odd: 1, } " });
+  });
+
+  test("says what was denied, by which wall, and the flag that allows it, which then does", async () => {
+    const path = join(directory, "granted.txt");
+    writeFileSync(path, "contents");
+    const name = script(
+      `import { readFile } from "node:fs/promises"; console.log(await readFile(${JSON.stringify(path)}, "utf8"));`,
+    );
+    const denied = await caisson(["run", name]);
+    expect(denied.code).toBe(1);
+    expect(denied.err).toContain(`caisson denied: open ${path}\n`);
+    expect(denied.err).toMatch(/by wall: +seccomp/);
+    const [flag] = /--read=[^,\s]+/.exec(denied.err) ?? [];
+    expect(flag).toBe(`--read=${path}`);
+    expect(await caisson(["run", flag!, name])).toEqual({ code: 0, out: "contents\n", err: "" });
+  });
+
+  test("grants what --write names, relative to the caller's directory", async () => {
+    mkdirSync(join(directory, "out"));
+    chmodSync(join(directory, "out"), 0o777);
+    const path = join(directory, "out", "made");
+    const name = script(
+      `import { writeFileSync } from "node:fs"; writeFileSync(${JSON.stringify(path)}, "made inside");`,
+    );
+    expect(await caisson(["run", "--write=out", name])).toEqual({ code: 0, out: "", err: "" });
+    expect(await Bun.file(path).text()).toBe("made inside");
+  });
+
+  test("builds the environment from nothing but --env", async () => {
+    const name = script(`console.log(JSON.stringify(process.env));`);
+    const { out } = await caisson(["run", "--env=LANG", "--env=MADE=a=b", "--env=EMPTY=", name]);
+    expect(JSON.parse(out)).toEqual({ LANG: "C.UTF-8", MADE: "a=b", EMPTY: "" });
+  });
+
+  test("ends with 124 when the time is over, and delivers what came before", async () => {
+    const name = script(`console.log("here"); setInterval(() => {}, 1000);`);
+    const { code, out, err } = await caisson(["run", "--wall-time=400ms", name]);
+    expect({ code, out }).toEqual({ code: 124, out: "here\n" });
+    expect(err).toContain("--wall-time=0.4s");
+  });
+
+  test("ends with 137 when the processor time is used up", async () => {
+    const { code, err } = await caisson(["run", "--cpu-time=1s", script("for (;;);")]);
+    expect(code).toBe(137);
+    expect(err).toContain("--cpu-time=1s");
+  });
+
+  test("ends with 128 and the signal that ended the script", async () => {
+    const name = script(`import { dlopen } from "bun:ffi"; dlopen("libc.so.6", { abort: {} }).symbols.abort();`);
+    const { code, err } = await caisson(["run", name]);
+    const known = [
+      constants.signals.SIGABRT,
+      constants.signals.SIGSEGV,
+      constants.signals.SIGILL,
+      constants.signals.SIGTRAP,
+    ].map((signal) => 128 + signal);
+    expect(known).toContain(code);
+    expect(err).toMatch(/caisson: SIG\w+ ended the script/);
+  });
+
+  test.each(["SIGINT", "SIGTERM", "SIGHUP"] as const)("ends script and itself on %s", async (signal) => {
+    const child = start("run", script(`console.log("here"); setInterval(() => {}, 1000);`));
+    await child.stdout.getReader().read();
+    child.kill(signal);
+    expect(await child.exited).toBe(128 + constants.signals[signal]);
+  });
+
+  test("refuses what a script starts, a caisson of its own too", async () => {
+    const { code, err } = await caisson(["run", script(`Bun.spawnSync([${JSON.stringify(cli)}, "run", "x.ts"]);`)]);
+    expect(code).toBe(1);
+    expect(err).toContain(`caisson denied: start ${cli}`);
+    expect(err).toContain("--run is not supported");
+  });
+
+  test("ends with 1 for a script that is no program", async () => {
+    for (const text of [`console.log("a"; no`, `import "./not-there.ts";`]) {
+      const { code, out, err } = await caisson(["run", script(text)]);
+      expect({ code, out }).toEqual({ code: 1, out: "" });
+      expect(err).toContain("Cannot bundle");
+    }
+  });
+
+  test("says that its output is lost, and ends with 1", async () => {
+    const child = Bun.spawn([process.execPath, cli, "run", script(`console.log("lost");`)], {
+      cwd: directory,
+      stdin: "ignore",
+      stdout: Bun.file("/dev/full"),
+      stderr: "pipe",
+    });
+    expect(await child.exited).toBe(1);
+    expect(await child.stderr.text()).toContain("Cannot pass on what the script prints");
+  });
+
+  test("takes no configuration from the directory it is started in", async () => {
+    const hostile = join(directory, "hostile");
+    mkdirSync(hostile);
+    writeFileSync(join(hostile, "bunfig.toml"), `preload = ["./preload.ts"]`);
+    writeFileSync(join(hostile, "preload.ts"), `console.log("outside");`);
+    writeFileSync(join(hostile, ".env"), "FROM_FILE=1");
+    writeFileSync(join(hostile, "script.ts"), `console.log("inside");`);
+    // As the installed command is started: by its first line, which finds Bun on the PATH.
+    symlinkSync(process.execPath, join(hostile, "bun"));
+    const start = (...command: string[]) =>
+      Bun.spawn([...command, "run", "--env=FROM_FILE", "script.ts"], {
+        cwd: hostile,
+        env: { PATH: `${hostile}:/usr/bin:/bin` },
+        stderr: "pipe",
+      });
+    const plain = start(process.execPath, cli);
+    expect(await plain.stdout.text()).toBe("outside\ninside\n"); // so the directory is what it claims
+    const own = start(cli);
+    expect(await own.stderr.text()).toContain("FROM_FILE: it is not set here");
+    expect({ code: await own.exited, out: await own.stdout.text() }).toEqual({ code: 2, out: "" });
+  });
+
+  test("runs no macro of a script in the host", async () => {
+    writeFileSync(join(directory, "macro.ts"), `export function leak() { return process.env.SECRET; }`);
+    const { code, out } = await caisson([
+      "run",
+      script(`import { leak } from "./macro.ts" with { type: "macro" }; console.log(leak());`),
+    ]);
+    expect({ code, out }).toEqual({ code: 1, out: "" });
+  });
+
+  test.each([
+    [["run", "missing.ts"], "Cannot run missing.ts: there is no such file"],
+    [["run", "."], "Cannot run .: there is no such file"],
+    [["run", "--read=not-there", "x"], "Cannot run x"],
+    [["rum"], "did you mean run?"],
+    [["doctor", "--jsn"], "did you mean --json?"],
+    [[], "a command is expected"],
+  ])("%j ends with 2 and says why", async (args, told) => {
+    const { code, out, err } = await caisson(args);
+    expect({ code, out }).toEqual({ code: 2, out: "" });
+    expect(err).toContain(told);
+  });
+
+  test("ends with 2 for a grant that is not there, or no grant at all", async () => {
+    const name = script("");
+    for (const [flag, told] of [
+      ["--read=not-there", "Cannot grant"],
+      ["--memory=lots", "as --memory"],
+      ["--read=/proc", "belongs to the kernel"],
+    ] as const) {
+      const { code, err } = await caisson(["run", flag, name]);
+      expect(code).toBe(2);
+      expect(err).toContain(told);
+    }
+  });
+
+  test("tells of itself", async () => {
+    const { version } = await Bun.file(new URL("../../package.json", import.meta.url)).json();
+    expect(await caisson(["--version"])).toEqual({ code: 0, out: `${version}\n`, err: "" });
+    for (const args of [["--help"], ["run", "--help"]]) {
+      const { code, out } = await caisson(args);
+      expect(code).toBe(0);
+      expect(out.split("\n").filter((line) => line.length > 80)).toEqual([]);
+    }
+  });
+});
+
+describe("commandOf()", () => {
+  const env = { LANG: "C" };
+
+  test("takes flags up to the script, and leaves the script's its own", () => {
+    expect(
+      commandOf(
+        ["--read=a,b", "--read=c,,d", "--write=e", "--env=LANG", "--memory=1GiB", "--wall-time=3", "s.ts", "--read=f"],
+        env,
+      ),
+    ).toEqual({
+      script: "s.ts",
+      args: ["--read=f"],
+      sandbox: { read: ["a", "b", "c,d"], write: ["e"], env: { LANG: "C" }, limits: { memory: "1GiB", wallTime: 3 } },
+    });
+  });
+
+  test("takes what follows -- for the script, whatever it looks like", () => {
+    expect(commandOf(["--", "--odd.ts", "--"], env)).toMatchObject({ script: "--odd.ts", args: ["--"] });
+  });
+
+  test("returns undefined where help is asked for", () => {
+    expect(commandOf(["--read=a", "--help"], env)).toBeUndefined();
+    expect(commandOf(["-h", "s.ts"], env)).toBeUndefined();
+  });
+
+  test.each([
+    [["--read", "s.ts"], "Cannot use --read without a value: --read=path,... is expected"],
+    [["--read=", "s.ts"], "Cannot use --read without a value"],
+    [["--read=a,", "s.ts"], "one of its paths is empty"],
+    [["--env=TOKEN", "s.ts"], "it is not set here"],
+    [["--env==x", "s.ts"], "a name is expected"],
+    [["--memory=1GiB", "--memory=2GiB", "s.ts"], "twice"],
+    [["--net=example.com", "s.ts"], "Cannot grant --net: this version of caisson does not support it"],
+    [["--net", "s.ts"], "Cannot grant --net"],
+    [["--run=ls", "s.ts"], "Cannot grant --run"],
+    [["--raed=a", "s.ts"], "did you mean --read?"],
+    [["--allow-write=a", "s.ts"], "did you mean --write?"],
+    [["--wall_time=1s", "s.ts"], "did you mean --wall-time?"],
+    [["-x", "s.ts"], "Cannot understand -x: there is no such flag"],
+    [["--toString=a", "s.ts"], "there is no such flag"],
+    [["--read=a"], "the path of a script is expected"],
+  ])("%j is a UsageError", (args, told) => {
+    expect(() => commandOf(args, env)).toThrow(UsageError);
+    expect(() => commandOf(args, env)).toThrow(told);
+  });
+});
+
+describe("TerminalText", () => {
+  const through = (...pieces: string[]) => {
+    const text = new TerminalText();
+    return pieces.map((piece) => text.push(Buffer.from(piece))).join("") + text.end();
+  };
+
+  test("leaves colours, tabs and line ends", () => {
+    expect(through("\x1b[1;31mred\x1b[0m\ta\r\nb\n")).toBe("\x1b[1;31mred\x1b[0m\ta\nb\n\x1b[0m");
+  });
+
+  test("makes everything else that acts on a terminal visible", () => {
+    expect(through("\x1b[2J\x1b]0;title\x07\x9b1m\rforged\b\u202e")).toBe(
+      "\\x1b[2J\\x1b]0;title\\x07\\x9b1m\\x0dforged\\x08\\u202e",
+    );
+  });
+
+  test("knows a sequence, a line end and a letter that come in pieces", () => {
+    expect(through("\x1b", "[3", "1mred\r", "\n")).toBe("\x1b[31mred\n\x1b[0m");
+    expect(through("\x1b", "[2", "J", "\x1b")).toBe("\\x1b[2J\\x1b");
+    const text = new TerminalText();
+    expect([...Buffer.from("é\x1b[m")].map((byte) => text.push(Uint8Array.of(byte))).join("")).toBe("é\x1b[m");
+  });
+
+  test("holds no more than the beginning of a sequence", () => {
+    const text = new TerminalText();
+    expect(text.push(Buffer.from(`\x1b[${"1".repeat(1000)}`))).toHaveLength(1000 + "\\x1b[".length);
+  });
+});
+
+describe("caisson doctor", () => {
+  /** A machine that cannot keep some guarantees. */
+  const machine = (...missing: string[]): Platform => ({
+    enforcement(policy) {
+      for (const guarantee of GUARANTEES) {
+        if (missing.includes(guarantee) && !policy.allowUnenforced.includes(guarantee))
+          throw new NotEnforced(guarantee, "a wall", "Build one");
+      }
+      return Object.fromEntries(
+        GUARANTEES.map((guarantee) => [guarantee, missing.includes(guarantee) ? [] : ["wall"]]),
+      ) as never; // each of them
+    },
+    confine: () => {
+      throw new Error("Cannot confine: this machine is pretended");
+    },
+    abilities: () => [
+      {
+        mechanism: "wall",
+        present: missing.length === 0,
+        detail: "brick ".repeat(30).trim(),
+        ...(missing.length === 0 ? {} : { remedy: "Build one ".repeat(15).trim() }),
+      },
+    ],
+  });
+
+  test("diagnose() tells each guarantee by itself", () => {
+    const { strict, guarantees } = diagnose(machine("network", "memory"));
+    expect(strict).toBe(false);
+    expect(
+      guarantees.filter(({ kept }) => !kept).map(({ guarantee, missing, remedy }) => ({ guarantee, missing, remedy })),
+    ).toEqual([
+      { guarantee: "network", missing: "a wall", remedy: "Build one" },
+      { guarantee: "memory", missing: "a wall", remedy: "Build one" },
+    ]);
+    expect(diagnose(machine()).strict).toBe(true);
+  });
+
+  test("describe() shows the fix, keeps to 80 columns, and colours on request alone", () => {
+    const text = describeDiagnosis(diagnose(machine("network")), false);
+    expect(text).toMatch(/none network +a wall\n +fix {2}Build one/);
+    expect(text).toContain("The strictest sandbox cannot be kept");
+    expect(text.split("\n").filter((line) => line.length > 80)).toEqual([]);
+    expect(text).not.toContain("\x1b");
+    const coloured = describeDiagnosis(diagnose(machine("network")), true);
+    expect(coloured).toContain("\x1b[31m");
+    expect(Bun.stripANSI(coloured)).toBe(text);
+  });
+
+  test("ends with 0 where the strictest sandbox can be kept, and with 1 elsewhere; --json says the same", async () => {
+    const [text, json] = await Promise.all([caisson(["doctor"]), caisson(["doctor", "--json"])]);
+    const found = JSON.parse(json.out);
+    expect(found.guarantees.map(({ guarantee }: { guarantee: string }) => guarantee)).toEqual([...GUARANTEES]);
+    expect([text.code, json.code]).toEqual(found.strict ? [0, 0] : [1, 1]);
+    for (const { mechanism, detail } of found.mechanisms) {
+      expect(text.out).toContain(mechanism);
+      expect(text.out.replaceAll(/\s+/g, " ")).toContain(detail.replaceAll(/\s+/g, " "));
+    }
+    expect(text.out).not.toContain("\x1b");
+  });
+});
