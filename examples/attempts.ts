@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Enforcement, spawn } from "caisson";
+import { type Actor, type Enforcement, spawn } from "caisson";
 import * as hostile from "./hostile.ts";
 
 type Hostile = { [Name in keyof typeof hostile]: (...args: Parameters<(typeof hostile)[Name]>) => Promise<unknown> };
@@ -37,12 +37,16 @@ function bait() {
   };
 }
 
+/** An actor that turned hostile. */
+function turned(): Promise<Actor<typeof hostile>> {
+  const limits = { memory: "128 MiB", cpuTime: "1 s", wallTime: "10 s" };
+  return spawn<typeof hostile>(new URL("./hostile.ts", import.meta.url), { sandbox: { limits }, stderr: "ignore" });
+}
+
 /** Tries everything, inside and out. */
 export async function tryEverything(): Promise<{ outcomes: Outcome[]; enforcement: Enforcement }> {
   await using target = bait();
-  const limits = { memory: "128 MiB", cpuTime: "1 s", wallTime: "10 s" };
-  const options = { sandbox: { limits }, stderr: "ignore" } as const;
-  await using actor = await spawn<typeof hostile>(new URL("./hostile.ts", import.meta.url), options);
+  await using actor = await turned();
 
   const attempts: Record<string, Attempt> = {
     "read the user's ssh key": (module) => module.read(target.key),
@@ -54,7 +58,7 @@ export async function tryEverything(): Promise<{ outcomes: Outcome[]; enforcemen
     "start a program": (module) => module.start("/bin/true"),
     "send the host a signal": (module) => module.signal(process.pid),
   };
-  // These would take this process down, so they are tried inside only. The last one ends the actor.
+  // These would take this process down, so they are tried inside only, and may end the actor: each has one of its own.
   const floods: Record<string, Attempt> = {
     "fill the memory": (module) => module.fill(),
     "spin forever": (module) => module.spin(),
@@ -67,7 +71,8 @@ export async function tryEverything(): Promise<{ outcomes: Outcome[]; enforcemen
     outcomes.push({ attempt, without, inside, refused: without === "works" && !inside.startsWith(GOT) });
   }
   for (const [attempt, act] of Object.entries(floods)) {
-    const inside = await act(actor.call).then(got, reason);
+    await using flooding = await turned();
+    const inside = await act(flooding.call).then(got, reason);
     outcomes.push({ attempt, without: "not tried", inside, refused: !inside.startsWith(GOT) });
   }
   return { outcomes, enforcement: actor.enforcement };
