@@ -5,7 +5,7 @@
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { basename, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { type Sandbox, spawn } from "caisson";
 import { harmless, reason } from "./attempts.ts";
 
@@ -35,6 +35,7 @@ async function run(path: string, print: (line: string) => void): Promise<string>
     writeFileSync(module, `export async function main(): Promise<void> { await import(${JSON.stringify(path)}); }\n`);
     await using script = await spawn<{ main(): Promise<void> }>(module, {
       name: basename(path),
+      sources: [dirname(path)],
       sandbox,
       stdout: "pipe",
       stderr: "ignore",

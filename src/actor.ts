@@ -1,5 +1,6 @@
 /** Actors, as the host's program sees them. */
 
+import { realpathSync } from "node:fs";
 import { constants } from "node:os";
 import { basename, relative } from "node:path";
 import type { Static, TSchema } from "typebox";
@@ -11,7 +12,7 @@ import { open } from "../syscalls/linux/file.ts";
 import { O } from "../syscalls/linux/numbers.ts";
 import { socketPair } from "../syscalls/linux/socket.ts";
 import type { BootOptions } from "./boot.ts";
-import { bootText, bundle, modulePath } from "./bundle.ts";
+import { bootText, bundle, modulePath, scopeOf, scriptScope } from "./bundle.ts";
 import { type Channel, connect } from "./channel.ts";
 import { ActorExit, LimitExceeded, type ProtocolViolation } from "./error.ts";
 import { DescriptorLane } from "./lane.ts";
@@ -68,6 +69,8 @@ export interface SpawnOptions<Message extends TSchema = TSchema> {
   readonly signal?: AbortSignal;
   /** How long it may take from start until the module is loaded; 10,000 ms where nothing is said. */
   readonly loadTimeoutMs?: number;
+  /** Directories from which its files may be bundled, besides the package that the module belongs to and all of node_modules. */
+  readonly sources?: readonly string[];
   /** What each message must be; anything else ends the iteration with `SchemaMismatch`. */
   readonly messages?: Message;
 }
@@ -106,7 +109,9 @@ export async function start<Module, Message>(
   platform.enforcement(policy); // throws before anything is done
   const path = modulePath(module);
   const name = options.name ?? basename(path).replace(/\.[cm]?[jt]sx?$/, "");
-  const source = bundle(path);
+  const granted = [...policy.read, ...policy.write];
+  const further = [...granted, ...(options.sources ?? []).map((directory) => realpathSync(directory))];
+  const source = bundle(path, script === undefined ? scopeOf(path, further) : scriptScope(path, further));
   source.catch(() => {}); // it is awaited later, when the walls stand
   const actor = new Actor<Module, Message>(await launch(policy, name, options, script), { policy, name, options });
   try {
@@ -114,6 +119,7 @@ export async function start<Module, Message>(
       name: relative(process.cwd(), path),
       env: policy.env,
       argv: script?.argv ?? [],
+      directory: directoryOf(granted),
       script: script !== undefined,
     });
   } catch (error) {
@@ -122,6 +128,12 @@ export async function start<Module, Message>(
     throw error;
   }
   return actor;
+}
+
+/** The host's working directory, if the actor may look at it: there it finds relative paths as the host does. */
+function directoryOf(granted: readonly string[]): string | null {
+  const directory = process.cwd();
+  return granted.some((path) => directory === path || directory.startsWith(`${path}/`)) ? directory : null;
 }
 
 /** What a started process gives the host. */

@@ -19,6 +19,8 @@ export interface BootOptions {
   readonly env: Readonly<Record<string, string>>;
   /** `process.argv` behind the program, for a script. */
   readonly argv: readonly string[];
+  /** The working directory, if it is to be one that the policy grants. */
+  readonly directory: string | null;
   /** A script ends when it is through; an actor waits for calls. */
   readonly script: boolean;
 }
@@ -64,6 +66,14 @@ if (filter.length > 0) setFilterOnAllThreads(self, filter);
 join(channel);
 channel.hello(null);
 
+function enter(directory: string): void {
+  try {
+    process.chdir(directory);
+  } catch {
+    // Relative paths are then refused, as all that is not granted.
+  }
+}
+
 /** Throws an error whose stack ends where this file begins. */
 function rethrow(error: unknown): never {
   if (error instanceof Error && typeof error.stack === "string") {
@@ -79,6 +89,8 @@ async function load(options: BootOptions, source: Uint8Array): Promise<void> {
     for (const name of Object.keys(process.env)) delete process.env[name];
     Object.assign(process.env, options.env);
     process.argv.splice(1, process.argv.length, options.name, ...options.argv);
+    // Where the actor has no root of its own it cannot go anywhere.
+    if (options.directory !== null) enter(options.directory);
     process.on("uncaughtException", fail);
     process.on("unhandledRejection", fail);
     Bun.plugin({

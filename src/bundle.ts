@@ -1,6 +1,6 @@
 /** A module and all that it imports as one text, for a process that cannot open files. */
-import { statSync } from "node:fs";
-import { relative, resolve } from "node:path";
+import { existsSync, realpathSync, statSync } from "node:fs";
+import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { numberOf } from "../syscalls/kernel.ts";
 import * as numbers from "../syscalls/linux/numbers.ts";
@@ -16,39 +16,84 @@ interface Bundle {
 
 const bundles = new Map<string, Promise<Bundle>>();
 
-/** The text of a module with its dependencies, made once for as long as no file of it changes. Throws what does not resolve or parse. */
-export async function bundle(entry: string): Promise<string> {
-  const known = await bundles.get(entry)?.catch(() => undefined);
+/**
+ * The text of a module with its dependencies, made once for as long as no file of it changes.
+ *
+ * An import names any file of the host, and its text ends up inside, so files may only come from `scope` (directories, or files) and from
+ * packages. Throws SyntaxError for what does not resolve or parse, or lies elsewhere.
+ */
+export async function bundle(entry: string, scope: readonly string[]): Promise<string> {
+  const key = JSON.stringify([entry, scope]);
+  const known = await bundles.get(key)?.catch(() => undefined);
   if (known !== undefined && [...known.inputs].every(([path, changed]) => timeOf(path) === changed)) return known.text;
-  const made = build(entry);
-  bundles.set(entry, made);
+  const made = build(entry, scope);
+  bundles.set(key, made);
   return (await made).text;
 }
 
-async function build(entry: string): Promise<Bundle> {
+/** Where the files of an actor's module may come from: the package that it belongs to, and what its policy lets it read anyway. */
+export function scopeOf(entry: string, granted: readonly string[]): readonly string[] {
+  let directory = dirname(entry);
+  while (!existsSync(join(directory, "package.json")) && dirname(directory) !== directory)
+    directory = dirname(directory);
+  const found = existsSync(join(directory, "package.json"));
+  return [realpathSync(found ? directory : dirname(entry)), ...granted];
+}
+
+/** The same for a script, which may lie anywhere: only its own directory. */
+export function scriptScope(entry: string, granted: readonly string[]): readonly string[] {
+  return [realpathSync(dirname(entry)), ...granted];
+}
+
+async function build(entry: string, scope: readonly string[]): Promise<Bundle> {
+  const inputs = new Map<string, number>();
+  const guard: Bun.BunPlugin = {
+    name: "guard",
+    setup(builder) {
+      builder.onLoad({ filter: /.*/ }, ({ path }) => {
+        if (!isWithin(path, scope))
+          throw new Error(`Cannot bundle ${path}: it lies outside of ${scope[0]} and of all packages`);
+        inputs.set(path, timeOf(path));
+        return undefined; // to be loaded as it would be
+      });
+    },
+  };
   const result = await Bun.build({
     entrypoints: [entry],
     target: "bun",
     format: "esm",
     sourcemap: "external",
     external: PROVIDED,
+    // A macro is a function that the bundler calls, here in the host.
+    macros: false,
+    plugins: [guard],
     throw: false,
-  });
-  if (!result.success) throw new SyntaxError(`Cannot bundle ${entry}: ${result.logs.map(String).join("; ")}`);
+  } as Bun.BuildConfig); // the types do not know `macros`
+  if (!result.success) throw new SyntaxError(`Cannot bundle ${entry}: ${result.logs.map(describe).join("; ")}`);
   const code = result.outputs.find(({ kind }) => kind === "entry-point");
   const map = result.outputs.find(({ kind }) => kind === "sourcemap");
   if (code === undefined || map === undefined) throw new Error(`Cannot bundle ${entry}: Bun.build gave no code`);
   const parsed: { sources: string[]; sourcesContent: null[] } = await map.json();
-  const inputs = parsed.sources.map((source) => resolve(source));
   // Stacks then name files as the user does, from the working directory. The texts themselves are of no use inside.
-  parsed.sources = inputs.map((path) => relative(process.cwd(), path));
-  parsed.sourcesContent = inputs.map(() => null);
+  parsed.sources = parsed.sources.map((source) => relative(process.cwd(), resolve(source)));
+  parsed.sourcesContent = parsed.sources.map(() => null);
   const inline = Buffer.from(JSON.stringify(parsed)).toString("base64");
   const text = (await code.text()).replace(/\n\/\/# (sourceMappingURL|debugId)=.*/g, "");
-  return {
-    text: `${text}\n//# sourceMappingURL=data:application/json;base64,${inline}\n`,
-    inputs: new Map([entry, ...inputs].map((path) => [path, timeOf(path)])),
-  };
+  return { text: `${text}\n//# sourceMappingURL=data:application/json;base64,${inline}\n`, inputs };
+}
+
+/** Whether a file is one of a package, or lies in the scope; there, no hidden ones, which is where keys and passwords are kept. */
+function isWithin(path: string, scope: readonly string[]): boolean {
+  const real = realpathSync(path);
+  if (real.includes("/node_modules/")) return true;
+  return scope.some(
+    (root) => real === root || (real.startsWith(`${root}/`) && !real.slice(root.length).includes("/.")),
+  );
+}
+
+function describe(log: BuildMessage | ResolveMessage): string {
+  const { position } = log;
+  return position === null ? log.message : `${log.message} (${position.file}:${position.line}:${position.column})`;
 }
 
 function timeOf(path: string): number {

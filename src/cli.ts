@@ -1,4 +1,5 @@
-#!/usr/bin/env bun
+#!/usr/bin/env -S bun --config=/dev/null --no-env-file
+// The working directory may be that of the script nobody vouches for: a bunfig.toml there would have its code preloaded here, outside of any wall.
 /** The command line: what is asked for, and with which code it ends. */
 import { isatty } from "node:tty";
 import { version } from "../package.json";

@@ -54,6 +54,7 @@ export function streamOf(socket: number): ReadableStream<Uint8Array> {
           source = opened;
         },
         data: (bytes) => {
+          if (over) return;
           controller.enqueue(bytes);
           if (controller.desiredSize! > 0 || paused) return;
           paused = true;

@@ -5,7 +5,7 @@ import { resolve } from "node:path";
 import { isatty } from "node:tty";
 import { type Enforcement, NotEnforced, type Policy, platform } from "../platform/index.ts";
 import { type Actor, type Exit, start } from "./actor.ts";
-import { bundle } from "./bundle.ts";
+import { bundle, scriptScope } from "./bundle.ts";
 import { type Entry, explain } from "./denial.ts";
 import { ActorExit, LimitExceeded } from "./error.ts";
 import { type Command, UsageError } from "./flags.ts";
@@ -35,7 +35,7 @@ export async function run({ script, args, sandbox }: Command): Promise<number> {
     return await noSandbox(error);
   }
   try {
-    await bundle(path);
+    await bundle(path, scriptScope(path, [...policy.read, ...policy.write]));
   } catch (error) {
     await say(messageOf(error));
     return CODE.uncaught;
@@ -57,13 +57,12 @@ export async function run({ script, args, sandbox }: Command): Promise<number> {
       { sandbox, stdout: "pipe", stderr: "pipe", signal: ending.signal },
       { argv: args, stdin: input.descriptor },
     );
-    const passed = passBoth(actor);
-    passed.catch(() => {}); // it is awaited later, when the script has ended
+    const lost = passBoth(actor);
     exit = await actor.exited;
     // Whoever interrupts does not want the rest.
-    if (received === undefined) await passed;
+    const failure = received === undefined ? await lost : undefined;
+    if (failure !== undefined) return await noOutput(failure.error);
   } catch (error) {
-    if (received === undefined && isPipeClosed(error)) return CODE.signal + constants.signals.SIGPIPE;
     if (error instanceof ActorExit) exit = error.exit as Exit;
     else if (error instanceof LimitExceeded) exit = { reason: "limit", limit: error.limit as "wallTime" };
     else if (received !== undefined) exit = { reason: "killed" };
@@ -73,14 +72,22 @@ export async function run({ script, args, sandbox }: Command): Promise<number> {
   return await report(exit, { policy, enforcement });
 }
 
-/** Passes on what the script prints, to its last byte. Ends a script whose output nobody takes. */
-async function passBoth(actor: Actor): Promise<void> {
+/** Passes on what the script prints, to its last byte. Where nobody takes it, ends the script and resolves to what went wrong. */
+async function passBoth(actor: Actor): Promise<{ readonly error: unknown } | undefined> {
   try {
     await Promise.all([passThrough(actor.stdout!, 1), passThrough(actor.stderr!, 2)]);
+    return undefined;
   } catch (error) {
     actor.kill();
-    throw error;
+    return { error };
   }
+}
+
+/** Our own output failed. A reader that had enough, such as head(1), is no error: we end as its SIGPIPE would have ended us. */
+async function noOutput(error: unknown): Promise<number> {
+  if ((error as NodeJS.ErrnoException | undefined)?.code === "EPIPE") return CODE.signal + constants.signals.SIGPIPE;
+  await say(`caisson: Cannot pass on what the script prints: ${messageOf(error)}`);
+  return CODE.uncaught;
 }
 
 /** The policy, or what is wrong with it in the words of the flags. */
@@ -178,10 +185,6 @@ function messageOf(error: unknown): string {
 
 function oneLine(text: string): string {
   return text.replaceAll("\n", "\\n");
-}
-
-function isPipeClosed(error: unknown): boolean {
-  return (error as NodeJS.ErrnoException | undefined)?.code === "EPIPE";
 }
 
 /** What the host has at a path. The files of root are those of root's sandboxes, which have no power over the files of others. */

@@ -19,7 +19,8 @@ export async function passThrough(stream: ReadableStream<Uint8Array>, to: Standa
 /** Writes lines of our own, which may quote those of others. */
 export async function say(text: string, to: Standard = 2): Promise<void> {
   const lines = isatty(to) ? text.split("\n").map(harmless).join("\n") : text;
-  await writerOf(to)(`${lines}\n`);
+  // Where the stream is gone, nobody is left to be told.
+  await writerOf(to)(`${lines}\n`).catch(() => {});
 }
 
 function writerOf(to: Standard): (data: string | Uint8Array) => Promise<void> {

@@ -30,6 +30,8 @@ export interface Abilities {
   readonly proc: Root["proc"] | undefined;
   /** Whether this process may become any user: it is root and not a mapped one. */
   readonly root: boolean;
+  /** Whether this process can give up capabilities from the bounding set, too, without a user namespace. */
+  readonly capable: boolean;
   /** What the kernel said of each thing that could not be done. */
   readonly refusals: Readonly<Record<string, string>>;
 }
@@ -56,10 +58,11 @@ function probe(): Abilities {
   };
 
   const all = Object.values(NAMESPACES).reduce((bits, bit) => bits | bit, 0n);
-  const administrator = (capget(self).effective & (1n << BigInt(CAP.SYS_ADMIN))) !== 0n;
+  const { effective } = capget(self);
+  const holds = (capability: number) => (effective & (1n << BigInt(capability))) !== 0n;
   const user = works("user", () => tryNamespaces(CLONE.NEWUSER)) ? CLONE.NEWUSER : 0n;
   let namespaces: bigint = user;
-  if (user !== 0n || administrator) {
+  if (user !== 0n || holds(CAP.SYS_ADMIN)) {
     if (works("all", () => tryNamespaces(user | all))) namespaces |= all;
     else
       for (const [name, bit] of Object.entries(NAMESPACES))
@@ -70,7 +73,15 @@ function probe(): Abilities {
     if (works("proc", () => tryNamespaces(namespaces, "mount"))) proc = "mount";
     else if (works("root", () => tryNamespaces(namespaces, "bind"))) proc = "bind";
   }
-  return { landlock: landlockAbi(), seccomp: hasFilters(), namespaces, proc, root: isRoot(), refusals };
+  return {
+    landlock: landlockAbi(),
+    seccomp: hasFilters(),
+    namespaces,
+    proc,
+    root: isRoot(),
+    capable: holds(CAP.SETPCAP),
+    refusals,
+  };
 }
 
 /** Makes these namespaces and, if a root is to be built, an empty one in them, and ends. Throws what the kernel refused. */

@@ -134,7 +134,7 @@ function buildWalls(puppet: Batch, plan: Plan, policy: Policy, pid: number): voi
   }
   if ((plan.namespaces & CLONE.NEWUTS) !== 0n) setHostname(puppet, "actor");
   setLimits(puppet, policy.limits, THREADS);
-  if (plan.capable) dropCapabilities(puppet);
+  dropCapabilities(puppet, plan.capable);
   setNoNewPrivileges(puppet);
   if (plan.landlock !== undefined) enterLandlock(puppet, plan.landlock.handled, plan.landlock.rules);
 

@@ -15,7 +15,7 @@ export interface Plan {
   readonly root: Root | undefined;
   readonly landlock: { readonly handled: Handled; readonly rules: readonly PathRule[] } | undefined;
   readonly seccomp: boolean;
-  /** Whether the puppet has capabilities to give up. */
+  /** Whether the puppet may empty the bounding set, and lock the securebits. */
   readonly capable: boolean;
   /** Bun's program, by its path inside. */
   readonly program: string;
@@ -50,14 +50,13 @@ export function planFor(policy: Policy, able: Abilities, bun: Runtime): Plan {
   const placed = mapped ? grants.map((grant, index) => ({ ...grant, tree: FIRST_TREE + index })) : grants;
   const root = able.proc === undefined ? undefined : rootOf([...files, ...placed], able.proc);
   const program = root === undefined ? bun.program : PROGRAM;
-  const administrator = able.root && (able.namespaces & CLONE.NEWUSER) === 0n;
   return {
     namespaces: able.namespaces,
     ids: idsOf(able.root),
     root,
     landlock: able.landlock === 0 ? undefined : landlockFor(able, bun, root, grants),
     seccomp: able.seccomp,
-    capable: (able.namespaces & CLONE.NEWUSER) !== 0n || administrator,
+    capable: (able.namespaces & CLONE.NEWUSER) !== 0n || able.capable,
     program,
     enforcement,
     mapped: mapped && root !== undefined ? grants : [],

@@ -146,11 +146,15 @@ export function enterLandlock(kernel: Kernel, handled: Handled, rules: readonly 
   close(kernel, ruleset);
 }
 
-/** Gives up every capability, and every way to get one. */
-export function dropCapabilities(kernel: Kernel): void {
-  for (let capability = 0; capability <= lastCapability(); capability++) dropBounding(kernel, capability);
+/**
+ * Gives up every capability. Every way to get one, too, where the process is `capable` of that (CAP_SETPCAP); for others, no-new-privileges
+ * bars it.
+ */
+export function dropCapabilities(kernel: Kernel, capable: boolean): void {
+  const bounding = capable ? lastCapability() : -1;
+  for (let capability = 0; capability <= bounding; capability++) dropBounding(kernel, capability);
   clearAmbient(kernel);
-  setSecurebits(kernel, LOCKED_SECUREBITS); // needs CAP_SETPCAP, so it stands before the last line
+  if (capable) setSecurebits(kernel, LOCKED_SECUREBITS);
   capset(kernel, { effective: 0n, permitted: 0n, inheritable: 0n });
 }
 

@@ -249,7 +249,7 @@ describe("a puppet in a root of its own", () => {
 
 test("dropCapabilities() locks what it clears before it gives up the capability to do so", () => {
   const recorder = new Recorder();
-  dropCapabilities(recorder);
+  dropCapabilities(recorder, true);
   const prctls = recorder.calls.slice(0, -1).map(([, operation, argument]) => [operation, argument]);
   const drops = Array.from({ length: lastCapability() + 1 }, (_, capability) => [24, capability]);
   expect(prctls).toEqual([...drops, [47, 4], [28, LOCKED_SECUREBITS]]);
@@ -259,7 +259,7 @@ test("dropCapabilities() locks what it clears before it gives up the capability 
 testRoot("dropCapabilities() leaves none in any set", () => {
   using puppet = hold(abilities().namespaces);
   const batch = new Batch();
-  dropCapabilities(batch);
+  dropCapabilities(batch, true);
   puppet.kernel.carryOut(batch);
   const none = "0000000000000000";
   expect(statusOf(puppet.pid)).toMatchObject({ CapInh: none, CapPrm: none, CapEff: none, CapBnd: none, CapAmb: none });

@@ -1,0 +1,92 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { bundle, scopeOf, scriptScope } from "../../src/bundle.ts";
+
+let directory: string;
+const at = (...names: string[]) => join(directory, ...names);
+const write = (name: string, text: string) => {
+  writeFileSync(at(name), text);
+  return at(name);
+};
+beforeAll(() => {
+  directory = realpathSync(mkdtempSync(join(tmpdir(), "caisson-bundle-")));
+  for (const name of ["app", "app/lib", "app/node_modules", "app/node_modules/dep", "app/.keys", "other"])
+    mkdirSync(at(name));
+  write("app/package.json", "{}");
+  write("app/lib/own.ts", "export const own = 'of the package';");
+  write("app/node_modules/dep/index.js", "export const dep = 'of a dependency';");
+  write("app/.env", "TOKEN=secret");
+  write("app/.keys/id", "secret");
+  write("other/secret.txt", "secret");
+  write("other/code.ts", "export const code = 'secret';");
+  symlinkSync(at("other/secret.txt"), at("app/lib/link.txt"));
+});
+afterAll(() => rmSync(directory, { recursive: true }));
+
+const bundled = (source: string) => {
+  const entry = write("app/lib/entry.ts", source);
+  return bundle(entry, scopeOf(entry, []));
+};
+
+test("bundle() takes files of the module's package and of its dependencies", async () => {
+  const text = await bundled(
+    `import { own } from "./own.ts"; import { dep } from "dep"; export const both = [own, dep];`,
+  );
+  expect(text).toContain("of the package");
+  expect(text).toContain("of a dependency");
+});
+
+// Each of these would put a file of the host into the actor, where nothing else could.
+test.each([
+  ["a file outside, as text", `import text from "../../other/secret.txt" with { type: "text" }; console.log(text);`],
+  [
+    "a file outside, by its absolute path",
+    `import text from "DIRECTORY/other/secret.txt" with { type: "text" }; console.log(text);`,
+  ],
+  ["code outside", `import { code } from "../../other/code.ts"; console.log(code);`],
+  ["code outside, imported late", `console.log(await import("../../other/code.ts"));`],
+  ["a link to a file outside", `import text from "./link.txt" with { type: "text" }; console.log(text);`],
+  ["a hidden file of the package", `import text from "../.env" with { type: "text" }; console.log(text);`],
+  ["a file in a hidden directory", `import text from "../.keys/id" with { type: "text" }; console.log(text);`],
+])("bundle() refuses %s", async (_, source) => {
+  const made = bundled(source.replace("DIRECTORY", directory));
+  const error = await made.catch((error: Error) => error);
+  expect(error).toBeInstanceOf(SyntaxError);
+  expect((error as Error).message).toContain("lies outside");
+});
+
+test("bundle() takes files outside where the scope has them", async () => {
+  const entry = write(
+    "app/lib/entry.ts",
+    `import text from "../../other/secret.txt" with { type: "text" }; console.log(text);`,
+  );
+  expect(await bundle(entry, scopeOf(entry, [at("other")]))).toContain("secret");
+});
+
+test("bundle() gives a script no more than its own directory", async () => {
+  const entry = write("app/lib/entry.ts", `import up from "../package.json"; console.log(up);`);
+  expect(await bundle(entry, scopeOf(entry, []))).toContain("package.json");
+  expect(await bundle(entry, scriptScope(entry, [])).catch((error: Error) => error)).toBeInstanceOf(SyntaxError);
+});
+
+test("bundle() calls no macro", async () => {
+  write("app/lib/macro.ts", `export function leak() { return process.env.HOME; }`);
+  const made = bundled(`import { leak } from "./macro.ts" with { type: "macro" }; console.log(leak());`);
+  expect(await made.catch((error: Error) => error)).toBeInstanceOf(SyntaxError);
+});
+
+test("bundle() tells where a syntax error is", async () => {
+  const error = (await bundled("export const a = 1;\nexport const = 2;").catch((error: Error) => error)) as Error;
+  expect(error.message).toMatch(/entry\.ts:2:\d+/);
+});
+
+test("bundle() makes it anew when a file has changed", async () => {
+  const entry = write("app/lib/entry.ts", `export { own } from "./own.ts";`);
+  const scope = scopeOf(entry, []);
+  const first = await bundle(entry, scope);
+  expect(await bundle(entry, scope)).toBe(first);
+  write("app/lib/own.ts", "export const own = 'changed meanwhile';");
+  expect(await bundle(entry, scope)).toContain("changed meanwhile");
+});
