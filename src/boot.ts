@@ -1,7 +1,7 @@
 /** The first thing that runs inside: it closes the last doors, and then lets the user's code in. */
 import { self } from "../syscalls/kernel.ts";
 import { setFilterOnAllThreads } from "../syscalls/linux/seccomp.ts";
-import { type Channel, connect } from "./channel.ts";
+import { type Channel, connect, type Incoming } from "./channel.ts";
 import { answer, inbox, join, send, signal } from "./inbox.ts";
 import { DescriptorLane } from "./lane.ts";
 
@@ -35,36 +35,38 @@ function readExactly(length: number): Uint8Array {
   return bytes;
 }
 
-// The boot file itself came over the standard input.
-self.call("dup3", INPUT, 0, 0);
-self.call("close", INPUT);
-const length = new DataView(readExactly(4).buffer).getUint32(0, true);
-const filter = readExactly(length);
-
 let functions: Record<string, unknown> = {};
-const channel: Channel = await connect(DATA_LANE, {
-  role: "actor",
-  descriptors: new DescriptorLane(DESCRIPTOR_LANE),
-  hooks: {
-    onStart: (options, source) => void load(options as BootOptions, source),
-    onCall(name, args, call) {
-      const called = Object.hasOwn(functions, name) ? functions[name] : undefined;
-      if (typeof called !== "function") throw new TypeError(`Cannot call ${name}: the module exports no such function`);
-      try {
-        const result = answer(call, () => called(...args));
-        return result instanceof Promise ? result.catch(rethrow) : result;
-      } catch (error) {
-        return rethrow(error);
-      }
-    },
-  },
-});
-void channel.closed.then(() => process.exit(HOST_GONE));
+let channel: Channel;
 
-// The doors. From here on no path opens, no socket and no process starts, unless the policy grants it.
-if (filter.length > 0) setFilterOnAllThreads(self, filter);
-join(channel);
-channel.hello(null);
+async function boot(): Promise<void> {
+  // The boot file itself came over the standard input.
+  self.call("dup3", INPUT, 0, 0);
+  self.call("close", INPUT);
+  const length = new DataView(readExactly(4).buffer).getUint32(0, true);
+  const filter = readExactly(length);
+  channel = await connect(DATA_LANE, {
+    role: "actor",
+    descriptors: new DescriptorLane(DESCRIPTOR_LANE),
+    hooks: { onStart: (options, source) => void load(options as BootOptions, source), onCall },
+  });
+  void channel.closed.then(() => process.exit(HOST_GONE));
+
+  // The doors. From here on no path opens, no socket and no process starts, unless the policy grants it.
+  if (filter.length > 0) setFilterOnAllThreads(self, filter);
+  join(channel);
+  channel.hello(null);
+}
+
+function onCall(name: string, args: readonly unknown[], call: Incoming): unknown {
+  const called = Object.hasOwn(functions, name) ? functions[name] : undefined;
+  if (typeof called !== "function") throw new TypeError(`Cannot call ${name}: the module exports no such function`);
+  try {
+    const result = answer(call, () => called(...args));
+    return result instanceof Promise ? result.catch(rethrow) : result;
+  } catch (error) {
+    return rethrow(error);
+  }
+}
 
 function enter(directory: string): void {
   try {
@@ -77,7 +79,7 @@ function enter(directory: string): void {
 /** Throws an error whose stack ends where this file begins. */
 function rethrow(error: unknown): never {
   if (error instanceof Error && typeof error.stack === "string") {
-    error.stack = error.stack.replace(/\n[^\n]*\[stdin\][^\n]*/g, "");
+    error.stack = error.stack.replace(/\n[^\n]*caisson:boot[^\n]*/g, "");
   }
   throw error;
 }
@@ -110,3 +112,5 @@ async function load(options: BootOptions, source: Uint8Array): Promise<void> {
     fail(error);
   }
 }
+
+void boot();

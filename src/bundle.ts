@@ -108,43 +108,55 @@ export function bootText(): Promise<string> {
   return boot;
 }
 
+/** What stacks call the boot file, so that its lines can be left out of them. */
+export const BOOT_NAME = "caisson:boot";
+
 /**
- * Makes the boot file small: every actor parses it, some 10 KiB a millisecond. The thorough half of the codec stays text until a value
- * needs it. The tables become constants of their own, which the bundler can drop, and of the numbers only those of the calls that
- * the boot file makes remain.
+ * Makes the boot file quick to start, for every actor starts it. As a module it would cost some 80 µs for each KiB; as the text of a
+ * function, of which Bun parses no more than it runs, a third. The thorough half of the codec stays text until a value needs it. The tables
+ * become constants of their own, which the bundler can drop, and of the numbers only those of the calls that the boot file makes remain.
  */
 async function buildBoot(): Promise<string> {
-  const here = (name: string) => fileURLToPath(new URL(name, import.meta.url));
-  const options = { target: "bun", minify: true } as const;
-  const codec = await Bun.build({
-    ...options,
-    entrypoints: [here("./cbor.ts")],
-    format: "cjs",
-    plugins: [replace(/[/]error\.ts$/)],
-  });
-  const text = await codec.outputs[0]!.text();
+  const codec = await functionOf("./cbor.ts", [leave(/[/]error\.ts$/)]);
   const lazy = `
     import * as error from "./error.ts";
-    const module = { exports: {} };
-    // A bundle in CommonJS is the text of a function of these.
-    (0, eval)(${JSON.stringify(text)})(module.exports, () => error, module);
-    export const { read, write } = module.exports;`;
+    export const { read, write } = ${called(codec, "() => error")};`;
   const calls = Object.fromEntries(CALLS_INSIDE.map((name) => [name, numberOf(name)]));
   const tables = Object.entries({ ...numbers, NUMBERS: { [numbers.MACHINE]: calls }, FLAGS: null });
   const lean = tables.map(([name, table]) => `export const ${name} = ${literal(table)};`).join("\n");
-  const plugins = [replace(/src[/]cbor\.ts$/, lazy), replace(/syscalls[/]linux[/]numbers\.ts$/, lean)];
-  const result = await Bun.build({ ...options, entrypoints: [here("./boot.ts")], format: "esm", plugins });
-  return result.outputs[0]!.text();
+  const boot = await functionOf("./boot.ts", [
+    replace(/src[/]cbor\.ts$/, lazy),
+    replace(/syscalls[/]linux[/]numbers\.ts$/, lean),
+  ]);
+  // The first line tells Bun that there is nothing to transpile.
+  return `// @bun\nimport * as ffi from "bun:ffi";\n${called(`${boot}\n//# sourceURL=${BOOT_NAME}`, "() => ffi")};\n`;
 }
 
-/** Has the bundler take a text for a module, or leave it to whoever runs the bundle. */
-function replace(filter: RegExp, contents?: string): Bun.BunPlugin {
+/** A module of ours with what it imports, as the text of a function of `exports`, `require` and `module`. */
+async function functionOf(name: string, plugins: Bun.BunPlugin[]): Promise<string> {
+  const entry = fileURLToPath(new URL(name, import.meta.url));
+  const result = await Bun.build({ entrypoints: [entry], target: "bun", format: "cjs", minify: true, plugins });
+  return (await result.outputs[0]!.text()).replace("// @bun @bun-cjs\n", "");
+}
+
+/** An expression that runs such a function and gives what it exports. */
+function called(text: string, require: string): string {
+  return `((module) => ((0, eval)(${JSON.stringify(text)})(module.exports, ${require}, module), module.exports))({ exports: {} })`;
+}
+
+/** Has the bundler leave a module to whoever runs the bundle. */
+function leave(filter: RegExp): Bun.BunPlugin {
+  return {
+    name: `leave ${filter}`,
+    setup: (builder) => void builder.onResolve({ filter }, ({ path }) => ({ path, external: true })),
+  };
+}
+
+/** Has the bundler take a text for a module. */
+function replace(filter: RegExp, contents: string): Bun.BunPlugin {
   return {
     name: `replace ${filter}`,
-    setup(build) {
-      if (contents === undefined) build.onResolve({ filter }, ({ path }) => ({ path, external: true }));
-      else build.onLoad({ filter }, () => ({ contents, loader: "js" }));
-    },
+    setup: (builder) => void builder.onLoad({ filter }, () => ({ contents, loader: "js" })),
   };
 }
 
