@@ -108,8 +108,8 @@ export function bootText(): Promise<string> {
   return boot;
 }
 
-/** What stacks call the boot file, so that its lines can be left out of them. */
-export const BOOT_NAME = "caisson:boot";
+/** What stacks call the boot file; by this name it leaves its own lines out of them. */
+const BOOT_NAME = "caisson:boot";
 
 /**
  * Makes the boot file quick to start, for every actor starts it. As a module it would cost some 80 µs for each KiB; as the text of a
