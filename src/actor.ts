@@ -16,7 +16,7 @@ import { bootText, bundle, modulePath, scopeOf, scriptScope } from "./bundle.ts"
 import { type Channel, connect } from "./channel.ts";
 import { ActorExit, LimitExceeded, type ProtocolViolation } from "./error.ts";
 import { DescriptorLane } from "./lane.ts";
-import { listen, passOn, streamOf } from "./output.ts";
+import { harmless, listen, passOn, streamOf } from "./output.ts";
 import { policyOf, type Sandbox } from "./sandbox.ts";
 import { checkerOf } from "./schema.ts";
 
@@ -403,7 +403,7 @@ function describeExit(exit: Exit): string {
     case "returned":
       return `it returned ${exit.code}`;
     case "threw":
-      return `it threw ${exit.error}`;
+      return `it threw ${thrown(exit.error)}`;
     case "signal":
       return `${exit.signal} ended it`;
     case "limit":
@@ -415,6 +415,19 @@ function describeExit(exit: Exit): string {
     case "host gone":
       return "it lost its host";
   }
+}
+
+/** The longest text of what was thrown that an error's message quotes. */
+const QUOTED = 1024;
+
+/**
+ * What an actor threw, short and harmless. Hostile data is asked for nothing but its type: to make text of an object can throw, and
+ * takes forever where arrays share arrays.
+ */
+function thrown(error: unknown): string {
+  if (error instanceof Error) return harmless(`${error.name}: ${error.message}`.slice(0, QUOTED));
+  if (typeof error !== "object" || error === null) return harmless(String(error).slice(0, QUOTED));
+  return Array.isArray(error) ? "an array" : "an object";
 }
 
 type MakeCall = (name: string, args: readonly unknown[], options: CallOptions) => Promise<unknown>;

@@ -42,7 +42,8 @@ type Explain = (refusal: Refusal, situation: Situation) => Denial | undefined;
 export function explain(error: unknown, situation: Situation): Denial | undefined {
   if (!(error instanceof Error)) return undefined;
   const { code = "", syscall = "", path = "" }: NodeJS.ErrnoException = error;
-  const refusal = { message: error.message, code: String(code), syscall, path };
+  // These are the actor's words, and numbers may stand where Bun has text.
+  const refusal = { message: error.message, code: String(code), syscall: String(syscall), path: String(path) };
   for (const rule of [memory, programs, signals, network, files]) {
     const denial = rule(refusal, situation);
     if (denial !== undefined) return denial;

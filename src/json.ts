@@ -51,13 +51,14 @@ function countPlain(value: unknown, depth: number, items: number): number {
 
 // The mark of byte order is kept, so that JSON.parse refuses it.
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+const REPLACEMENT = "\ufffd";
 
 /** The value of JSON text from a peer that may be hostile. Throws ProtocolViolation and nothing else. */
-export function parse(bytes: Uint8Array, limits: Limits): unknown {
+export function parse(bytes: Buffer, start: number, end: number, limits: Limits): unknown {
   // An item takes two bytes, and so does a level: what is short needs no scan.
-  if (bytes.length > 2 * Math.min(limits.depth, limits.items)) scan(bytes, limits);
+  if (end - start > 2 * Math.min(limits.depth, limits.items)) scan(bytes, start, end, limits);
   try {
-    const text = utf8.decode(bytes);
+    const text = decode(bytes, start, end);
     const value: unknown = JSON.parse(text);
     // Only an escape can hide the name from the first search.
     if (text.includes("__proto__") || text.includes("\\u")) refuseProto(value);
@@ -68,14 +69,20 @@ export function parse(bytes: Uint8Array, limits: Limits): unknown {
   }
 }
 
+/** Strict UTF-8. What is wrong in it becomes a replacement character, so text without one was right; that takes half the time of a decoder. */
+function decode(bytes: Buffer, start: number, end: number): string {
+  const text = bytes.toString("utf8", start, end);
+  return text.includes(REPLACEMENT) ? utf8.decode(bytes.subarray(start, end)) : text;
+}
+
 /** Holds JSON text to the limits before a parser spends memory on it. What is no JSON at all is left to the parser. */
-function scan(bytes: Uint8Array, limits: Limits): void {
+function scan(bytes: Uint8Array, start: number, end: number, limits: Limits): void {
   let depth = 0;
   let items = 1;
-  for (let at = 0; at < bytes.length; at++) {
+  for (let at = start; at < end; at++) {
     switch (bytes[at]) {
       case 0x22: // "
-        for (at++; at < bytes.length && bytes[at] !== 0x22; at++) if (bytes[at] === 0x5c) at++;
+        for (at++; at < end && bytes[at] !== 0x22; at++) if (bytes[at] === 0x5c) at++;
         break;
       case 0x2c: // ,
         items++;

@@ -29,6 +29,7 @@ export interface Unpacker {
 const CBOR = 0;
 const JSON_TEXT = 1;
 const UNDEFINED = 0xf7;
+const BYTES_OF_U32 = 0x5a;
 
 let cbor: typeof Cbor | undefined;
 
@@ -38,6 +39,15 @@ function loadCbor(): typeof Cbor {
   return cbor;
 }
 
+/** How to encode. */
+export interface Encoding {
+  readonly packer?: Packer | undefined;
+  readonly limits?: Limits;
+  /** Leaves large bytes at the end of a value to the caller. */
+  readonly lends?: boolean;
+}
+
+const PLAIN: Encoding = {};
 const scratch = new Writer();
 
 /**
@@ -47,31 +57,37 @@ const scratch = new Writer();
  * RangeError for what is beyond the limits.
  */
 export function encode(value: unknown, packer?: Packer, limits: Limits = LIMITS): Uint8Array<ArrayBuffer> {
-  put(value, scratch, { packer, limits });
+  encodeInto(value, scratch, { packer, limits });
   const bytes = new Uint8Array(scratch.written);
   scratch.clear();
   return bytes;
 }
 
-/** Encodes a value, within `LIMITS`, after what was written before. When it throws, it has written nothing. */
-export function encodeInto(value: unknown, writer: Writer, packer?: Packer): void {
-  put(value, writer, { packer, limits: LIMITS });
-}
-
-/** Runs all getters and proxies before it writes, so that one which throws, or encodes something itself, does no harm. */
-function put(value: unknown, writer: Writer, options: { packer: Packer | undefined; limits: Limits }): void {
+/**
+ * Encodes a value after what was written before, and returns the bytes with which it ends where they are lent and not written. When it
+ * throws, it has written nothing: it runs all getters and proxies first, so that one which throws, or encodes something itself, does no harm.
+ */
+export function encodeInto(value: unknown, writer: Writer, encoding: Encoding = PLAIN): Uint8Array | undefined {
   if (value === undefined) {
     writer.byte(CBOR);
     writer.byte(UNDEFINED);
-    return;
+    return undefined;
   }
-  const text = stringify(value, options.limits);
-  if (text === undefined) {
-    loadCbor().write(value, writer, options);
-    return;
+  const limits = encoding.limits ?? LIMITS;
+  const text = stringify(value, limits);
+  if (text !== undefined) {
+    writer.byte(JSON_TEXT);
+    writer.text(text);
+    return undefined;
   }
-  writer.byte(JSON_TEXT);
-  writer.text(text);
+  const ending = encoding.lends === true ? endingOf(value) : undefined;
+  loadCbor().write(ending?.front ?? value, writer, { packer: encoding.packer, limits });
+  if (ending === undefined) return undefined;
+  // The front ends with the head of no bytes; that of so many takes its place.
+  writer.truncate(writer.length - 1);
+  writer.byte(BYTES_OF_U32);
+  writer.uint32BE(ending.bytes.length);
+  return ending.bytes;
 }
 
 /**
@@ -80,13 +96,69 @@ function put(value: unknown, writer: Writer, options: { packer: Packer | undefin
  * Throws ProtocolViolation for whatever docs/values.md does not allow.
  */
 export function decode(bytes: Uint8Array, unpacker?: Unpacker, limits: Limits = LIMITS): unknown {
-  switch (bytes[0]) {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  return decodeRange(buffer, 0, buffer.length, unpacker, limits);
+}
+
+/** As `decode`, from the bytes between `start` and `end`: a view costs as much as reading a small value. */
+export function decodeRange(
+  bytes: Buffer,
+  start: number,
+  end: number,
+  unpacker?: Unpacker,
+  limits: Limits = LIMITS,
+): unknown {
+  const codec = start < end ? bytes[start] : undefined;
+  switch (codec) {
     case JSON_TEXT:
-      return parse(bytes.subarray(1), limits);
+      return parse(bytes, start + 1, end, limits);
     case CBOR:
-      if (bytes.length === 2 && bytes[1] === UNDEFINED) return undefined;
-      return loadCbor().read(bytes.subarray(1), unpacker, limits);
+      if (end - start === 2 && bytes[start + 1] === UNDEFINED) return undefined;
+      return loadCbor().read(bytes.subarray(start + 1, end), unpacker, limits);
     default:
-      throw new ProtocolViolation(`Cannot decode a value: the codec is ${bytes[0] ?? "missing"}, expected 0 or 1`);
+      throw new ProtocolViolation(`Cannot decode a value: the codec is ${codec ?? "missing"}, expected 0 or 1`);
   }
+}
+
+/** From here on a second write costs less than a copy. At least what needs four bytes of length. */
+const LENT_BYTES = 1 << 16;
+/** Longer arrays are not looked through. */
+const LENT_ITEMS = 16;
+const NO_BYTES = new Uint8Array(0);
+
+/** The large bytes with which a value ends, and the value without them. */
+interface Ending {
+  readonly front: unknown;
+  readonly bytes: Uint8Array;
+}
+
+/** Finds them in bytes, and in an array where they come last and all before them is primitive: so nothing refers to them. */
+function endingOf(value: unknown): Ending | undefined {
+  try {
+    if (!Array.isArray(value)) {
+      const bytes = largeBytes(value);
+      return bytes && { front: NO_BYTES, bytes };
+    }
+    if (value.length > LENT_ITEMS || Object.getPrototypeOf(value) !== Array.prototype) return undefined;
+    const front: unknown[] = [...value];
+    const bytes = largeBytes(front.pop());
+    if (bytes === undefined || !front.every(isPrimitive)) return undefined;
+    return { front: [...front, NO_BYTES], bytes };
+  } catch {
+    // A getter or a proxy's trap threw. The thorough walk says where.
+    return undefined;
+  }
+}
+
+/** A view of what is a Uint8Array by any means, if it is large. */
+function largeBytes(value: unknown): Uint8Array | undefined {
+  if (!ArrayBuffer.isView(value) || value.byteLength < LENT_BYTES || !(value.buffer instanceof ArrayBuffer))
+    return undefined;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  if (prototype !== Uint8Array.prototype && prototype !== Buffer.prototype) return undefined;
+  return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+}
+
+function isPrimitive(value: unknown): boolean {
+  return value === null || (typeof value !== "object" && typeof value !== "function");
 }

@@ -2,8 +2,10 @@
 
 /** The longest line that is passed on; a longer one is cut into several. */
 const LINE = 8192;
-/** What is passed on of one stream; the rest is dropped, and said to be. */
+/** What is passed on of one stream, in characters printed; the rest is dropped, and said to be. */
 const TOTAL = 16 * 2 ** 20;
+/** What a line costs beside its characters: to print an empty one takes as long as to print some hundred of those. */
+const LINE_COST = 128;
 
 /** Text without what a terminal acts on: control characters other than tab, and marks that turn the direction of writing. */
 export function harmless(text: string): string {
@@ -18,10 +20,17 @@ export function passOn(name: string, print: (line: string) => void): { push(byte
   const decoder = new TextDecoder();
   let line = "";
   let total = 0;
-  const put = (text: string) => print(`[${harmless(name)}] ${harmless(text)}`);
+  const label = `[${harmless(name)}] `;
+  const put = (text: string) => {
+    if (total > TOTAL) return;
+    const printed = label + harmless(text);
+    print(printed);
+    total += printed.length + LINE_COST;
+    if (total > TOTAL) print(`${label}... what follows ${TOTAL} characters is dropped`);
+  };
   const take = (text: string) => {
     line += text;
-    for (let end = line.indexOf("\n"); end >= 0 || line.length > LINE; end = line.indexOf("\n")) {
+    for (let end = line.indexOf("\n"); total <= TOTAL && (end >= 0 || line.length > LINE); end = line.indexOf("\n")) {
       const cut = end < 0 || end > LINE ? LINE : end;
       put(line.slice(0, cut).replace(/\r$/, ""));
       line = line.slice(cut === end ? cut + 1 : cut);
@@ -29,10 +38,7 @@ export function passOn(name: string, print: (line: string) => void): { push(byte
   };
   return {
     push(bytes) {
-      if (total > TOTAL) return;
-      total += bytes.length;
-      take(decoder.decode(bytes, { stream: true }));
-      if (total > TOTAL) put(`... what follows ${TOTAL} bytes is dropped`);
+      if (total <= TOTAL) take(decoder.decode(bytes, { stream: true }));
     },
     end() {
       take(decoder.decode());

@@ -173,10 +173,15 @@ const MOST_CAUSES = 8;
 
 /** What an error says of itself, with the errors that caused it. */
 function describe(error: unknown, causes = 0): string {
-  if (!(error instanceof Error)) return Bun.inspect(error).slice(0, LONGEST);
+  if (!(error instanceof Error)) return plain(error).slice(0, LONGEST);
   const text = (error.stack || `${error.name}: ${error.message}`).slice(0, LONGEST);
   if (error.cause === undefined || causes === MOST_CAUSES) return text;
   return `${text}\nCaused by ${describe(error.cause, causes + 1)}`;
+}
+
+/** Text of data that is no error. Where arrays or objects share others, what is short to send can be endless to print: one level is shown. */
+function plain(value: unknown): string {
+  return Bun.inspect(value, { depth: 0 });
 }
 
 function messageOf(error: unknown): string {

@@ -1,6 +1,6 @@
 /** What a caller writes to say what an actor may do, and the policy that it becomes. */
-import { realpathSync } from "node:fs";
-import { resolve } from "node:path";
+import { realpathSync, statSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import Type from "typebox";
 import { Compile } from "typebox/compile";
 import { GUARANTEES, type Guarantee, type Policy } from "../platform/index.ts";
@@ -118,6 +118,9 @@ function realPath(path: string): string {
     if (real === own || real.startsWith(`${own}/`))
       throw new TypeError(`Cannot grant ${path}: ${own} belongs to the kernel`);
   }
+  // Bun looks for its settings in the directory that it starts in, and would run what they say before any door is closed.
+  if (dirname(real) === "/" && !statSync(real).isDirectory())
+    throw new TypeError(`Cannot grant ${path}: a file of / itself could configure Bun`);
   if (real === "/") throw new TypeError("Cannot grant /: name the directories that are meant");
   return real;
 }

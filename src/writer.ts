@@ -22,6 +22,11 @@ export class Writer {
     return this.#bytes.subarray(0, this.#length);
   }
 
+  /** The memory that holds it, from its start: valid as long as `written`, and cheaper. */
+  get memory(): Buffer {
+    return this.#bytes;
+  }
+
   byte(value: number): void {
     this.#reserve(1);
     this.#bytes[this.#length++] = value;
@@ -31,6 +36,18 @@ export class Writer {
   uint32(value: number): void {
     this.#reserve(4);
     this.#length = this.#bytes.writeUInt32LE(value, this.#length);
+  }
+
+  /** Writes 32 bits, big-endian, as CBOR has them. */
+  uint32BE(value: number): void {
+    this.#reserve(4);
+    this.#length = this.#bytes.writeUInt32BE(value, this.#length);
+  }
+
+  /** Overwrites a byte written before. */
+  patchByte(at: number, value: number): void {
+    if (at >= this.#length) throw new RangeError(`Cannot patch at ${at}: ${this.#length} bytes have been written`);
+    this.#bytes[at] = value;
   }
 
   /** Overwrites 32 bits written before: a length that is known only now. */
@@ -48,7 +65,9 @@ export class Writer {
 
   bytes(bytes: Uint8Array): void {
     this.#reserve(bytes.length);
-    this.#bytes.set(bytes, this.#length);
+    // The head of a frame is shorter than the way into set().
+    if (bytes.length > 16) this.#bytes.set(bytes, this.#length);
+    else for (let index = 0; index < bytes.length; index++) this.#bytes[this.#length + index] = bytes[index]!;
     this.#length += bytes.length;
   }
 

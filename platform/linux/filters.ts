@@ -1,7 +1,7 @@
 /** The policy as the two seccomp filters: one for Bun's start, and the closing one under which foreign code runs. */
 
 import type { Machine, SyscallName } from "../../syscalls/kernel.ts";
-import { CLONE, F, IOCTL, MAP, O, PR, PROT, SO, SOL } from "../../syscalls/linux/numbers.ts";
+import { CLONE, F, IOCTL, MADV, MAP, O, PR, PROT, RENAME, SO, SOL } from "../../syscalls/linux/numbers.ts";
 import type { Policy } from "../platform.ts";
 import { type Action, compile, type Rule, type Test } from "./bpf.ts";
 
@@ -67,6 +67,9 @@ const ANY_MEMORY = allow("mmap", "munmap", "mprotect", "mremap", "madvise", "brk
 
 const { READ: READABLE, WRITE: WRITABLE, EXEC: EXECUTABLE } = PROT;
 
+const { NORMAL, WILLNEED, DONTNEED, FREE, HUGEPAGE, NOHUGEPAGE, DONTDUMP, DODUMP } = MADV;
+const ADVICE = [NORMAL, WILLNEED, DONTNEED, FREE, HUGEPAGE, NOHUGEPAGE, DONTDUMP, DODUMP];
+
 /**
  * Memory that RLIMIT_DATA counts, which is what is private, writable and no stack: no shared pages, no stacks that grow or are moved, and
  * nothing that was written to ceases to be writable, for then it would cease to count and still be there.
@@ -79,7 +82,9 @@ const MEMORY: readonly Rule[] = [
   allowWhen("mmap", bits(2, WRITABLE, WRITABLE)),
   allowWhen("mmap", bits(2, READABLE | WRITABLE | EXECUTABLE, 0)),
   allowWhen("mprotect", bits(2, WRITABLE, WRITABLE)),
-  ...allow("munmap", "madvise", "brk", "membarrier"),
+  // What gives memory back or says how it will be used. Guards would take page tables for address space that nothing counts.
+  ...ADVICE.map((advice) => allowWhen("madvise", bits(2, 0xffff_ffffn, advice))),
+  ...allow("munmap", "brk", "membarrier"),
 ];
 
 const NAMESPACES =
@@ -166,19 +171,9 @@ const ASKING = allow(
 
 const WRITING: readonly Rule[] = [
   allowWhen("mkdir", bits(1, SPECIAL_MODES, 0)),
+  allowWhen("renameat2", bits(4, RENAME.WHITEOUT, 0)), // it would leave a device node behind
   allowWhen("mkdirat", bits(2, SPECIAL_MODES, 0)),
-  ...allow(
-    "rmdir",
-    "unlink",
-    "unlinkat",
-    "rename",
-    "renameat",
-    "renameat2",
-    "fsync",
-    "fdatasync",
-    "copy_file_range",
-    "sendfile",
-  ),
+  ...allow("rmdir", "unlink", "unlinkat", "rename", "renameat", "fsync", "fdatasync", "copy_file_range", "sendfile"),
 ];
 
 /** What Bun does before the boot file closes the doors, beyond what stays allowed. */

@@ -161,10 +161,18 @@ export function dropCapabilities(kernel: Kernel, capable: boolean): void {
 /** What an idle Bun holds of what RLIMIT_DATA counts, measured: the address space that its heap and threads reserve for writing. */
 export const IDLE_DATA = 384 * 2 ** 20;
 
+/** The first thread's stack, which RLIMIT_DATA does not count. */
+const STACK = 8n * 2n ** 20n;
+
+/** Page tables are counted by no limit, but there are no more of them than address space has need of: a 512th. */
+const ADDRESS_SPACE = 16 * 2 ** 30;
+
 /** Sets what the kernel counts for each process. Hard limits, so that they cannot be raised. */
 export function setLimits(kernel: Kernel, limits: Limits, processes: number): void {
   setLimit(kernel, "CORE", 0n);
   setLimit(kernel, "DATA", BigInt(IDLE_DATA + limits.memory));
+  setLimit(kernel, "STACK", STACK);
+  setLimit(kernel, "AS", BigInt(ADDRESS_SPACE + limits.memory));
   setLimit(kernel, "FSIZE", BigInt(limits.fileSize));
   setLimit(kernel, "NOFILE", BigInt(limits.files));
   setLimit(kernel, "NPROC", BigInt(processes));

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import type { Actor } from "../../src/index.ts";
 import { type SyscallName, self } from "../../syscalls/kernel.ts";
 import { capget } from "../../syscalls/linux/capability.ts";
-import { CAP, MAP, NUMBERS, PROT } from "../../syscalls/linux/numbers.ts";
+import { CAP, MADV, MAP, NUMBERS, PROT } from "../../syscalls/linux/numbers.ts";
 import { inside, Outside } from "./arena.ts";
 
 type Calls = typeof import("./fixtures/calls.ts");
@@ -29,7 +29,7 @@ const ALLOWED = `
   read readv pread64 preadv write writev pwrite64 pwritev lseek fstat close close_range dup dup2 dup3 pipe pipe2 eventfd2
   sendto sendmsg recvfrom recvmsg shutdown getsockname getpeername
   poll ppoll select pselect6 epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 timerfd_create timerfd_settime timerfd_gettime
-  munmap mprotect madvise brk membarrier
+  munmap mprotect brk membarrier
   futex futex_waitv set_robust_list get_robust_list rseq sched_yield sched_getaffinity sched_getparam sched_getscheduler
   sched_get_priority_max sched_get_priority_min gettid getpid restart_syscall
   rt_sigaction rt_sigprocmask rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack
@@ -114,6 +114,16 @@ describe("the arguments of", () => {
       expect(await control.call.call(...map(flags))).not.toBe("EPERM");
     });
   }
+
+  test("madvise: advice that takes page tables for address space that nothing counts is EPERM", async () => {
+    for (const advice of [MADV.GUARD_INSTALL, MADV.POPULATE_READ, MADV.POPULATE_WRITE, MADV.COLD]) {
+      expect(await actor.call.call("madvise", 0, 4096, advice)).toBe("EPERM");
+      expect(await control.call.call("madvise", 0, 4096, advice)).not.toBe("EPERM");
+    }
+    for (const advice of [MADV.DONTNEED, MADV.FREE]) {
+      expect(await actor.call.call("madvise", 0, 4096, advice)).toBe("ENOMEM"); // nothing is mapped there
+    }
+  });
 
   test("mmap and mprotect: memory that does not count, or ceases to, is EPERM", async () => {
     expect(await actor.call.call("mmap", 0, 4096, PROT.READ, anonymous, -1, 0)).toBe("EPERM");

@@ -240,6 +240,20 @@ describe("exited", () => {
     expect(exit).toMatchObject({ reason: "threw", error: { name: "TypeError", message: "unnoticed" } });
   });
 
+  test("tells of what was thrown without making text of it, which could take forever, and without what a terminal acts on", async () => {
+    for (const [throwIt, told] of [
+      ["throwShared", "it threw an array"],
+      ["throwUntellable", "it threw an object"],
+      ["throwEscape", "\\x1b[2J"],
+    ] as const) {
+      const actor = await start();
+      const pending = rejection(actor.call.hang());
+      await actor.call[throwIt]();
+      expect((await actor.exited).reason).toBe("threw");
+      expect((await pending).message).toContain(told);
+    }
+  });
+
   test("tells of kill(), and what is pending rejects", async () => {
     const actor = await start();
     const pending = rejection(actor.call.hang());
@@ -279,6 +293,13 @@ describe("exited", () => {
     }
     expect(() => process.kill(pid, 0)).toThrow("ESRCH");
   });
+});
+
+test("spawn() bounds what RLIMIT_DATA does not count, whatever the host's own are", async () => {
+  await using actor = await start({ sandbox: { limits: { memory: "64 MiB" } } });
+  const limits = readFileSync(`/proc/${actor.pid}/limits`, "utf8");
+  expect(limits).toMatch(/Max stack size +8388608 +8388608/);
+  expect(limits).toMatch(new RegExp(`Max address space +${16 * 2 ** 30 + 64 * 2 ** 20} `));
 });
 
 describe("output", () => {

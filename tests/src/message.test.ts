@@ -271,6 +271,47 @@ describe("encodeInto()", () => {
     expect(copies).toStrictEqual(values);
   });
 
+  test("lends large bytes at the end of a value, and so writes what encode() returns without them", () => {
+    const large = new Uint8Array(65_537).fill(7);
+    const { buffer } = new Uint8Array(70_000);
+    const lent = [
+      large,
+      [large],
+      [1, "é", null, undefined, -0, 1n, large],
+      Buffer.from(large),
+      new Uint8Array(buffer, 3, 65_536),
+    ];
+    for (const value of lent) {
+      const writer = new Writer();
+      const bytes = encodeInto(value, writer, { lends: true });
+      expect(bytes?.buffer).toBe((Array.isArray(value) ? large : value).buffer);
+      expect(Buffer.concat([writer.written, bytes!])).toEqual(Buffer.from(encode(value)));
+    }
+  });
+
+  test("lends no bytes that are small, in the middle, of another kind, shared, or perhaps referred to", () => {
+    const large = new Uint8Array(70_000);
+    class Odd extends Uint8Array {}
+    const kept = [
+      large.subarray(0, 65_535),
+      [large, 1],
+      [[large], large],
+      [large, large],
+      { large },
+      new Float64Array(large.buffer),
+      large.buffer,
+      new Array(17).fill(large),
+    ];
+    for (const value of kept) {
+      const writer = new Writer();
+      expect(encodeInto(value, writer, { lends: true })).toBeUndefined();
+      expect(new Uint8Array(writer.written)).toEqual(encode(value));
+    }
+    for (const value of [new Odd(70_000), new Uint8Array(new SharedArrayBuffer(70_000)), new Proxy(large, {})]) {
+      expect(() => encodeInto(value, new Writer(), { lends: true })).toThrow(TypeError);
+    }
+  });
+
   test("leaves the writer as it was when it throws", () => {
     const writer = new Writer();
     writer.byte(42);
@@ -296,6 +337,13 @@ describe("encodeInto()", () => {
     expect(theirs.buffer).not.toBe(writer.written.buffer);
     expect(new Uint8Array(writer.written.subarray(0, before.length))).toEqual(before);
   });
+});
+
+test("decode() takes replacement characters that were sent, and no bytes that a decoder would replace", () => {
+  expect(decode(encode("a\ufffdb"))).toBe("a\ufffdb");
+  for (const bytes of [[0xff], [0xc0, 0x80], [0xed, 0xa0, 0x80], [0xf4, 0x90, 0x80, 0x80], [0xe2, 0x82], [0x80]]) {
+    expect(() => decode(Uint8Array.of(1, 0x22, ...bytes, 0x22))).toThrow(ProtocolViolation);
+  }
 });
 
 test("decode() shares no memory with the bytes it was given", () => {
