@@ -10,7 +10,7 @@ import { self } from "../syscalls/kernel.ts";
 import { SOCK } from "../syscalls/linux/constants.ts";
 import { open } from "../syscalls/linux/file.ts";
 import { O } from "../syscalls/linux/numbers.ts";
-import { socketPair } from "../syscalls/linux/socket.ts";
+import { setSendBuffer, socketPair } from "../syscalls/linux/socket.ts";
 import type { BootOptions } from "./boot.ts";
 import { bootText, bundle, modulePath, scopeOf, scriptScope } from "./bundle.ts";
 import { type Channel, connect } from "./channel.ts";
@@ -144,6 +144,9 @@ interface Launched {
   readonly stderr: ReadableStream<Uint8Array> | undefined;
 }
 
+/** What the kernel takes of a data lane at once: with less, large bytes stop and go. */
+const LANE_BYTES = 1024 * 1024;
+
 async function launch(policy: Policy, name: string, options: SpawnOptions, script?: ScriptOptions): Promise<Launched> {
   const boot = await bootText();
   using theirs = new DisposableStack();
@@ -154,6 +157,7 @@ async function launch(policy: Policy, name: string, options: SpawnOptions, scrip
   };
   const nothing = theirs.use(new Descriptor(open(self, "/dev/null", O.RDWR | O.CLOEXEC)));
   const [data, theirData] = pair(SOCK.STREAM);
+  for (const end of [data, theirData]) setSendBuffer(self, end.number, LANE_BYTES);
   const [lane, theirLane] = pair(SOCK.SEQPACKET);
   const output = (how: Output = "inherit") => (how === "ignore" ? ([undefined, nothing] as const) : pair(SOCK.STREAM));
   const [stdout, theirStdout] = output(options.stdout);

@@ -54,6 +54,7 @@ async function boot(): Promise<void> {
   // The doors. From here on no path opens, no socket and no process starts, unless the policy grants it.
   if (filter.length > 0) setFilterOnAllThreads(self, filter);
   join(channel);
+  process.on("exit", () => channel.flush());
   channel.hello(null);
 }
 

@@ -133,8 +133,8 @@ export class Channel {
   }
 
   /**
-   * Sends a message. The value is read before this returns; the promise resolves when the kernel has it, which may wait for the peer's
-   * application to take earlier ones. Messages keep their order; a call may overtake one that waits.
+   * Sends a message. The value is read before this returns; the promise resolves when there is room for more, which may wait for the peer's
+   * application to take earlier ones. Messages of one tick leave together. They keep their order; a call may overtake one that waits.
    */
   send(value: unknown): Promise<void> {
     if (this.#link.state === "closed") return Promise.reject(this.#link.rejection);
@@ -161,6 +161,11 @@ export class Channel {
     if (this.#link.state === "open") this.#link.outbox.flush();
     this.#finish(reason);
     this.#receiver.drop();
+  }
+
+  /** Hands the kernel what this tick has gathered, for a process that ends before the tick does. */
+  flush(): void {
+    if (this.#link.state === "open") this.#link.outbox.flush();
   }
 
   /** Lets the process end although the link is open. */

@@ -1,5 +1,6 @@
 /** What a module sees of its host: `caisson/actor`. */
-import type { Channel, Incoming } from "./channel.ts";
+import type { Incoming } from "./answers.ts";
+import type { Channel } from "./channel.ts";
 
 export type { FileCapability, Mode } from "./capability.ts";
 

@@ -78,6 +78,11 @@ export class Outbox {
     return this.blocked && this.#filling.length + (this.#tail?.length ?? 0) >= this.#limits.outboxBytes;
   }
 
+  /** Resolves when there is room: at once, while the kernel takes what it is given. Rejects when there will never be. */
+  get roomy(): Promise<void> {
+    return this.blocked ? this.flushed : DONE;
+  }
+
   /** Resolves when all committed so far is with the kernel; rejects when that will never be. */
   get flushed(): Promise<void> {
     if (this.#filling.length > 0) {

@@ -35,7 +35,7 @@ export class Sender {
       if (this.#waiting.size === 0 && this.#mayPass(size, descriptors)) {
         outbox.commit(start);
         this.#sent.add(1, size, descriptors);
-        return outbox.flushed;
+        return outbox.roomy;
       }
       const { promise, resolve, reject } = handled();
       this.#link.wait(this.#waiting, { ...outbox.cut(start), resolve, reject }, "message");
@@ -60,7 +60,7 @@ export class Sender {
       this.#waiting.delete(message);
       if (!this.#link.resume(message, message.reject)) continue;
       this.#sent.add(1, size, descriptors);
-      message.resolve(this.#link.outbox.flushed);
+      message.resolve(this.#link.outbox.roomy);
     }
     if (this.#ending && !this.#ended && this.#link.flows && this.#waiting.size === 0) {
       this.#ended = true;

@@ -2,7 +2,7 @@
 import type { Kernel } from "../kernel.ts";
 import { type Memory, Struct } from "../struct.ts";
 import { AF, MSG, SCM, SOCK } from "./constants.ts";
-import { SOL } from "./numbers.ts";
+import { SO, SOL } from "./numbers.ts";
 
 const MSGHDR = new Struct({
   name: "pointer",
@@ -22,6 +22,12 @@ export function socketPair(kernel: Kernel, type: number): [number, number] {
   kernel.call("socketpair", AF.UNIX, type | SOCK.CLOEXEC, 0, pair);
   const view = new DataView(pair.buffer);
   return [view.getInt32(0, true), view.getInt32(4, true)];
+}
+
+/** Bounds what a socket holds for its peer. The kernel doubles it, and takes no more than `net.core.wmem_max`. `SO_SNDBUF` of socket(7) */
+export function setSendBuffer(kernel: Kernel, socket: number, sizeBytes: number): void {
+  const size = new Uint8Array(Int32Array.of(sizeBytes).buffer);
+  kernel.call("setsockopt", socket, SOL.SOCKET, SO.SNDBUF, size, size.length);
 }
 
 /** Sends one packet with descriptors beside it. `sendmsg(2)`, `SCM_RIGHTS` of unix(7). @param flags MSG */

@@ -149,6 +149,21 @@ describe("messages", () => {
     await relayed;
   });
 
+  test("sent just before the end arrive", async () => {
+    await using actor = await start();
+    const exited = rejection(actor.call.sendAndExit(100));
+    const received: unknown[] = [];
+    const iterated = rejection(
+      (async () => {
+        for await (const message of actor) received.push(message);
+        throw new Error("over");
+      })(),
+    );
+    await exited;
+    await iterated;
+    expect(received).toEqual(Array.from({ length: 100 }, (_, index) => index));
+  });
+
   test("that nobody takes hold the sender up", async () => {
     await using actor = await start();
     let done = false;
