@@ -310,7 +310,9 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
     this.#confined.kill();
   }
 
-  #call(name: string, args: readonly unknown[], { signal, timeoutMs, result }: CallOptions): Promise<unknown> {
+  #call(name: string, args: readonly unknown[], options: CallOptions): Promise<unknown> {
+    if (options === NO_OPTIONS) return this.#connected().call(name, args);
+    const { signal, timeoutMs, result } = options;
     return this.#connected().call(name, args, {
       signal,
       timeoutMs,
@@ -434,6 +436,8 @@ function thrown(error: unknown): string {
   return Array.isArray(error) ? "an array" : "an object";
 }
 
+const NO_OPTIONS: CallOptions = {};
+
 type MakeCall = (name: string, args: readonly unknown[], options: CallOptions) => Promise<unknown>;
 
 /** `call.name(...)` and `call(options).name(...)`: the exported functions are known by the type alone. */
@@ -452,5 +456,5 @@ function callsOf<Module>(make: MakeCall): Call<Module> {
     };
   };
   const withOptions = (options: CallOptions) => new Proxy({}, { get: functions(options) });
-  return new Proxy(withOptions, { get: functions({}) }) as unknown as Call<Module>;
+  return new Proxy(withOptions, { get: functions(NO_OPTIONS) }) as unknown as Call<Module>;
 }
