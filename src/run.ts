@@ -1,5 +1,5 @@
 /** `caisson run`: a script in a sandbox, with the standard streams of whoever runs it. */
-import { accessSync, closeSync, constants as file, openSync, statSync } from "node:fs";
+import { accessSync, closeSync, constants as file, fstatSync, openSync, statSync } from "node:fs";
 import { constants } from "node:os";
 import { resolve } from "node:path";
 import { isatty } from "node:tty";
@@ -111,6 +111,7 @@ function policyIn(sandbox: Sandbox): Policy {
  * past all that makes its output harmless: it gets one of its own, to read from.
  */
 function openInput(): Disposable & { readonly descriptor: number } {
+  if (fstatSync(0).isDirectory()) throw new UsageError("Cannot pass on a directory as standard input");
   if (!isatty(0)) return { descriptor: 0, [Symbol.dispose]() {} };
   const descriptor = openSync("/proc/self/fd/0", file.O_RDONLY | file.O_NOCTTY);
   return { descriptor, [Symbol.dispose]: () => closeSync(descriptor) };
