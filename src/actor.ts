@@ -1,10 +1,9 @@
 /** Actors, as the host's program sees them. */
 
 import { realpathSync } from "node:fs";
-import { constants } from "node:os";
 import { basename, relative } from "node:path";
 import type { Static, TSchema } from "typebox";
-import { type Confined, type Ended, type Enforcement, type Policy, platform } from "../platform/index.ts";
+import { type Confined, type Enforcement, type Policy, platform } from "../platform/index.ts";
 import { Descriptor } from "../syscalls/descriptor.ts";
 import { self } from "../syscalls/kernel.ts";
 import { SOCK } from "../syscalls/linux/constants.ts";
@@ -13,49 +12,14 @@ import { O } from "../syscalls/linux/numbers.ts";
 import { setSendBuffer, socketPair } from "../syscalls/linux/socket.ts";
 import type { BootOptions } from "./boot.ts";
 import { bootText, bundle, modulePath, scopeOf, scriptScope } from "./bundle.ts";
+import { type Call, type CallOptions, callsOf, NO_OPTIONS } from "./call.ts";
 import { type Channel, connect } from "./channel.ts";
-import { ActorExit, LimitExceeded, type ProtocolViolation } from "./error.ts";
+import { ActorExit, LimitExceeded } from "./error.ts";
+import { describeExit, type Exit, exitOf } from "./exit.ts";
 import { DescriptorLane } from "./lane.ts";
-import { harmless, listen, passOn, streamOf } from "./output.ts";
+import { listen, passOn, streamOf } from "./output.ts";
 import { policyOf, type Sandbox } from "./sandbox.ts";
 import { checkerOf } from "./schema.ts";
-
-/** How an actor ended. */
-export type Exit =
-  /** By itself: `process.exit`, or a script that was through. */
-  | { readonly reason: "returned"; readonly code: number }
-  /** By an error that nobody caught. What it threw is the actor's word, and plain data. */
-  | { readonly reason: "threw"; readonly error: unknown }
-  /** By a signal that the host did not send, such as `"SIGSEGV"` after a crash. */
-  | { readonly reason: "signal"; readonly signal: string }
-  | { readonly reason: "limit"; readonly limit: "cpuTime" | "wallTime" | "loadTime" }
-  /** By the host, because of what it sent. */
-  | { readonly reason: "protocol"; readonly violation: ProtocolViolation }
-  /** By `kill()`, the end of an `await using`, or an AbortSignal. */
-  | { readonly reason: "killed" }
-  /** By itself, because the host let go of it: `disconnect()`. */
-  | { readonly reason: "host gone" };
-
-type AnyFunction = (...args: never) => unknown;
-type Functions<Module> = {
-  readonly [Name in keyof Module as Module[Name] extends AnyFunction ? Name : never]: Module[Name] extends (
-    ...args: infer Args extends readonly unknown[]
-  ) => infer Result
-    ? (...args: Args) => Promise<Awaited<Result>>
-    : never;
-};
-
-export interface CallOptions {
-  /** Rejects the call with the signal's reason, and aborts `signal()` inside. */
-  readonly signal?: AbortSignal;
-  /** Rejects the call with a `TimeoutError` after so many milliseconds. */
-  readonly timeoutMs?: number;
-  /** What the result must be; anything else rejects with `SchemaMismatch`. */
-  readonly result?: TSchema;
-}
-
-/** The functions that the module exports; with options first, `call({ timeoutMs: 100 }).parse(pdf)`. */
-export type Call<Module> = Functions<Module> & ((options: CallOptions) => Functions<Module>);
 
 export interface SpawnOptions<Message extends TSchema = TSchema> {
   /** What it may do. Nothing, where this is left out. */
@@ -189,12 +153,6 @@ function receive(
   listen(socket.take(), { data: (bytes) => lines.push(bytes), close: () => lines.end() });
   return undefined;
 }
-
-/**
- * The least part of the limit that a process which reached it has used. For limits the kernel samples at clock ticks who runs, for reports
- * it measures: on a busy machine the two were seen up to a fifth apart.
- */
-const SAMPLED = 0.5;
 
 /** How long a process may outlive its link. */
 const LINGER_MS = 500;
@@ -378,19 +336,7 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
 
   async #end(): Promise<Exit> {
     const ended = await this.#confined.ended;
-    return this.#cause ?? this.#exitOf(ended);
-  }
-
-  #exitOf({ code, signal, cpuMicroseconds }: Ended): Exit {
-    if (code !== undefined) return { reason: "returned", code };
-    const { cpuTime } = this.#policy.limits;
-    // RLIMIT_CPU ends a process with SIGKILL, which says nothing by itself; the time it used does.
-    const used = cpuMicroseconds / 1e6 / SAMPLED;
-    if (signal === constants.signals.SIGKILL && cpuTime !== undefined && used >= Math.ceil(cpuTime)) {
-      return { reason: "limit", limit: "cpuTime" };
-    }
-    const name = Object.entries(constants.signals).find(([, number]) => number === signal)?.[0];
-    return { reason: "signal", signal: name ?? `signal ${signal}` };
+    return this.#cause ?? exitOf(ended, this.#policy.limits.cpuTime);
   }
 
   #exitError(exit: Exit, seen?: Error): Error {
@@ -401,60 +347,4 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
       cause: exit.reason === "threw" ? exit.error : seen,
     });
   }
-}
-
-/** One line about an end. */
-function describeExit(exit: Exit): string {
-  switch (exit.reason) {
-    case "returned":
-      return `it returned ${exit.code}`;
-    case "threw":
-      return `it threw ${thrown(exit.error)}`;
-    case "signal":
-      return `${exit.signal} ended it`;
-    case "limit":
-      return `it reached its limit ${exit.limit}`;
-    case "protocol":
-      return exit.violation.message;
-    case "killed":
-      return "it was killed";
-    case "host gone":
-      return "it lost its host";
-  }
-}
-
-/** The longest text of what was thrown that an error's message quotes. */
-const QUOTED = 1024;
-
-/**
- * What an actor threw, short and harmless. Hostile data is asked for nothing but its type: to make text of an object can throw, and
- * takes forever where arrays share arrays.
- */
-function thrown(error: unknown): string {
-  if (error instanceof Error) return harmless(`${error.name}: ${error.message}`.slice(0, QUOTED));
-  if (typeof error !== "object" || error === null) return harmless(String(error).slice(0, QUOTED));
-  return Array.isArray(error) ? "an array" : "an object";
-}
-
-const NO_OPTIONS: CallOptions = {};
-
-type MakeCall = (name: string, args: readonly unknown[], options: CallOptions) => Promise<unknown>;
-
-/** `call.name(...)` and `call(options).name(...)`: the exported functions are known by the type alone. */
-function callsOf<Module>(make: MakeCall): Call<Module> {
-  const functions = (options: CallOptions) => {
-    const known = new Map<string, (...args: unknown[]) => Promise<unknown>>();
-    return (_: unknown, name: string | symbol) => {
-      // A promise that resolves to it must not take it for a promise.
-      if (typeof name === "symbol" || name === "then") return undefined;
-      let called = known.get(name);
-      if (called === undefined) {
-        called = (...args) => make(name, args, options);
-        known.set(name, called);
-      }
-      return called;
-    };
-  };
-  const withOptions = (options: CallOptions) => new Proxy({}, { get: functions(options) });
-  return new Proxy(withOptions, { get: functions(NO_OPTIONS) }) as unknown as Call<Module>;
 }

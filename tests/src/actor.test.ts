@@ -278,6 +278,14 @@ describe("exited", () => {
     expect(await rejection(actor.call.add(1, 1))).toBeInstanceOf(ActorExit);
   });
 
+  test("tells that the host let go, and the actor could still do something", async () => {
+    const actor = await start({ stdout: "pipe" });
+    await actor.call.printAtExit("last words");
+    actor.disconnect();
+    expect(await actor.exited).toEqual({ reason: "host gone" });
+    expect(await new Response(actor.stdout).text()).toBe("last words");
+  });
+
   test("tells of the signal given to spawn()", async () => {
     const controller = new AbortController();
     const actor = await start({ signal: controller.signal });

@@ -1,0 +1,72 @@
+/** How an actor ended. */
+import { constants } from "node:os";
+import type { Ended } from "../platform/index.ts";
+import type { ProtocolViolation } from "./error.ts";
+import { harmless } from "./output.ts";
+
+/** How an actor ended. */
+export type Exit =
+  /** By itself: `process.exit`, or a script that was through. */
+  | { readonly reason: "returned"; readonly code: number }
+  /** By an error that nobody caught. What it threw is the actor's word, and plain data. */
+  | { readonly reason: "threw"; readonly error: unknown }
+  /** By a signal that the host did not send, such as `"SIGSEGV"` after a crash. */
+  | { readonly reason: "signal"; readonly signal: string }
+  | { readonly reason: "limit"; readonly limit: "cpuTime" | "wallTime" | "loadTime" }
+  /** By the host, because of what it sent. */
+  | { readonly reason: "protocol"; readonly violation: ProtocolViolation }
+  /** By `kill()`, the end of an `await using`, or an AbortSignal. */
+  | { readonly reason: "killed" }
+  /** By itself, because the host let go of it: `disconnect()`. */
+  | { readonly reason: "host gone" };
+
+/**
+ * The least part of the limit that a process which reached it has used. For limits the kernel samples at clock ticks who runs, for reports
+ * it measures: on a busy machine the two were seen up to a fifth apart.
+ */
+const SAMPLED = 0.5;
+
+/** What the kernel's word on an end means, where the host knows no cause of its own. @param cpuTime the limit in seconds */
+export function exitOf({ code, signal, cpuMicroseconds }: Ended, cpuTime: number | undefined): Exit {
+  if (code !== undefined) return { reason: "returned", code };
+  // RLIMIT_CPU ends a process with SIGKILL, which says nothing by itself; the time it used does.
+  const used = cpuMicroseconds / 1e6 / SAMPLED;
+  if (signal === constants.signals.SIGKILL && cpuTime !== undefined && used >= Math.ceil(cpuTime)) {
+    return { reason: "limit", limit: "cpuTime" };
+  }
+  const name = Object.entries(constants.signals).find(([, number]) => number === signal)?.[0];
+  return { reason: "signal", signal: name ?? `signal ${signal}` };
+}
+
+/** One line about an end. */
+export function describeExit(exit: Exit): string {
+  switch (exit.reason) {
+    case "returned":
+      return `it returned ${exit.code}`;
+    case "threw":
+      return `it threw ${thrown(exit.error)}`;
+    case "signal":
+      return `${exit.signal} ended it`;
+    case "limit":
+      return `it reached its limit ${exit.limit}`;
+    case "protocol":
+      return exit.violation.message;
+    case "killed":
+      return "it was killed";
+    case "host gone":
+      return "it lost its host";
+  }
+}
+
+/** The longest text of what was thrown that an error's message quotes. */
+const QUOTED = 1024;
+
+/**
+ * What an actor threw, short and harmless. Hostile data is asked for nothing but its type: to make text of an object can throw, and
+ * takes forever where arrays share arrays.
+ */
+function thrown(error: unknown): string {
+  if (error instanceof Error) return harmless(`${error.name}: ${error.message}`.slice(0, QUOTED));
+  if (typeof error !== "object" || error === null) return harmless(String(error).slice(0, QUOTED));
+  return Array.isArray(error) ? "an array" : "an object";
+}
