@@ -82,13 +82,18 @@ async function build(entry: string, scope: readonly string[]): Promise<Bundle> {
   return { text: `${text}\n//# sourceMappingURL=data:application/json;base64,${inline}\n`, inputs };
 }
 
-/** Whether a file is one of a package, or lies in the scope; there, no hidden ones, which is where keys and passwords are kept. */
+const PACKAGES = "/node_modules/";
+
+/** Whether a file lies in the scope, or in a package that modules there would find by name. No hidden ones of the scope: keys and passwords are kept there. */
 function isWithin(path: string, scope: readonly string[]): boolean {
   const real = realpathSync(path);
-  if (real.includes("/node_modules/")) return true;
-  return scope.some(
-    (root) => real === root || (real.startsWith(`${root}/`) && !real.slice(root.length).includes("/.")),
-  );
+  const below = (inner: string, outer: string) =>
+    inner === outer || inner.startsWith(outer === "/" ? "/" : `${outer}/`);
+  if (real.includes(PACKAGES)) {
+    const home = real.slice(0, real.indexOf(PACKAGES)) || "/";
+    return scope.some((root) => below(root, home) || below(home, root));
+  }
+  return scope.some((root) => below(real, root) && !real.slice(root.length).includes("/."));
 }
 
 function describe(log: BuildMessage | ResolveMessage): string {

@@ -12,7 +12,16 @@ const write = (name: string, text: string) => {
 };
 beforeAll(() => {
   directory = realpathSync(mkdtempSync(join(tmpdir(), "caisson-bundle-")));
-  for (const name of ["app", "app/lib", "app/node_modules", "app/node_modules/dep", "app/.keys", "other"])
+  for (const name of [
+    "app",
+    "app/lib",
+    "app/node_modules",
+    "app/node_modules/dep",
+    "app/.keys",
+    "other",
+    "other/node_modules",
+    "other/node_modules/dep",
+  ])
     mkdirSync(at(name));
   write("app/package.json", "{}");
   write("app/lib/own.ts", "export const own = 'of the package';");
@@ -20,6 +29,7 @@ beforeAll(() => {
   write("app/.env", "TOKEN=secret");
   write("app/.keys/id", "secret");
   write("other/secret.txt", "secret");
+  write("other/node_modules/dep/index.js", "export const dep = 'secret';");
   write("other/code.ts", "export const code = 'secret';");
   symlinkSync(at("other/secret.txt"), at("app/lib/link.txt"));
 });
@@ -47,6 +57,7 @@ test.each([
   ],
   ["code outside", `import { code } from "../../other/code.ts"; console.log(code);`],
   ["code outside, imported late", `console.log(await import("../../other/code.ts"));`],
+  ["a package of others", `import { dep } from "../../other/node_modules/dep/index.js"; console.log(dep);`],
   ["a link to a file outside", `import text from "./link.txt" with { type: "text" }; console.log(text);`],
   ["a hidden file of the package", `import text from "../.env" with { type: "text" }; console.log(text);`],
   ["a file in a hidden directory", `import text from "../.keys/id" with { type: "text" }; console.log(text);`],
@@ -63,6 +74,13 @@ test("bundle() takes files outside where the scope has them", async () => {
     `import text from "../../other/secret.txt" with { type: "text" }; console.log(text);`,
   );
   expect(await bundle(entry, scopeOf(entry, [at("other")]))).toContain("secret");
+});
+
+test("bundle() takes packages from above the module's own, where a workspace keeps them", async () => {
+  mkdirSync(at("app/packages/inner"), { recursive: true });
+  write("app/packages/inner/package.json", "{}");
+  const entry = write("app/packages/inner/entry.ts", `export { dep } from "dep";`);
+  expect(await bundle(entry, scopeOf(entry, []))).toContain("of a dependency");
 });
 
 test("bundle() gives a script no more than its own directory", async () => {
