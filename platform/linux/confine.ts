@@ -181,14 +181,17 @@ function started(puppet: Puppet, { read }: Prepared): Promise<void> {
 function ended(puppet: Puppet): Promise<Ended> {
   return new Promise((resolve) => {
     const look = () => {
+      if (puppet.pidfd.closed) return;
       const end = reap(self, puppet.pidfd.number);
-      if (end === undefined) return false;
+      if (end === undefined) {
+        setTimeout(look, 1); // the event loop was early; nothing would tell again
+        return;
+      }
       puppet.pidfd.close();
       resolve(end);
-      return true;
     };
     // A pidfd becomes readable when its process ends, which a socket handler takes for its close.
-    watch(self.call("fcntl", puppet.pidfd.number, F.DUPFD_CLOEXEC, 0), { data() {}, close: () => void look() });
+    watch(self.call("fcntl", puppet.pidfd.number, F.DUPFD_CLOEXEC, 0), { data() {}, close: look });
   });
 }
 
