@@ -1,7 +1,8 @@
 /** The first thing that runs inside: it closes the last doors, and then lets the user's code in. */
 import { self } from "../syscalls/kernel.ts";
 import { setFilterOnAllThreads } from "../syscalls/linux/seccomp.ts";
-import { type Channel, connect, type Incoming } from "./channel.ts";
+import type { Incoming } from "./answers.ts";
+import { type Channel, connect } from "./channel.ts";
 import { answer, inbox, join, send, signal } from "./inbox.ts";
 import { DescriptorLane } from "./lane.ts";
 

@@ -10,8 +10,6 @@ import { Receiver } from "./receiver.ts";
 import { Sender } from "./sender.ts";
 import { Splitter } from "./splitter.ts";
 
-export type { Incoming } from "./answers.ts";
-
 /** What the owner of a channel is told. What a hook throws closes the channel. */
 export interface Hooks {
   /** Host: the actor's last doors are closed; it waits for `start`. */

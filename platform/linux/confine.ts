@@ -42,6 +42,7 @@ const SIGKILL = 9;
 const SETTINGS = ["BUN_JSC_jitMemoryReservationSize=67108864", "BUN_JSC_structureHeapSizeInKB=65536"];
 /** Threads count as processes. Bun starts some ten, and each Worker a few. */
 const THREADS = 128;
+
 /** Starts Bun inside the walls that `policy` asks for. */
 export function confine(policy: Policy, program: Program): Confined {
   const { plan, wallsFor } = blueprintOf(policy);

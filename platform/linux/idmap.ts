@@ -2,12 +2,12 @@
 import { Descriptor } from "../../syscalls/descriptor.ts";
 import { SystemError } from "../../syscalls/error.ts";
 import { self } from "../../syscalls/kernel.ts";
-import { open, openResolved } from "../../syscalls/linux/file.ts";
+import { open } from "../../syscalls/linux/file.ts";
 import { cloneTree, setMountAttributes } from "../../syscalls/linux/mount.ts";
-import { CLONE, MOUNT_ATTR, O, RESOLVE } from "../../syscalls/linux/numbers.ts";
+import { CLONE, MOUNT_ATTR, O } from "../../syscalls/linux/numbers.ts";
 import { idsOf, writeIdMaps } from "./ids.ts";
 import { endPuppet, startPuppet } from "./launch.ts";
-import type { Bind } from "./walls.ts";
+import { type Bind, openSource } from "./walls.ts";
 
 let held: Descriptor | undefined;
 
@@ -29,10 +29,7 @@ function mapping(): number {
  * File systems that cannot map ids give a plain mount, through which nobody's rights count.
  */
 export function mappedTree({ source, directory }: Bind): Descriptor {
-  const flags = O.PATH | O.CLOEXEC | (directory ? O.DIRECTORY : 0);
-  using opened = new Descriptor(
-    openResolved(self, source, { flags, resolve: RESOLVE.NO_SYMLINKS | RESOLVE.NO_MAGICLINKS }),
-  );
+  using opened = new Descriptor(openSource(self, { source, directory }));
   const tree = new Descriptor(cloneTree(self, opened.number, { recursive: directory }));
   try {
     setMountAttributes(

@@ -65,6 +65,12 @@ export function takeIds(kernel: Kernel, ids: Ids): void {
   becomeUser(kernel, ids.inside);
 }
 
+/** Opens what a bind shows, by the path that the host resolved: a symbolic link that someone put there since is not followed. */
+export function openSource(kernel: Kernel, { source, directory }: Pick<Bind, "source" | "directory">): number {
+  const flags = O.PATH | O.CLOEXEC | (directory ? O.DIRECTORY : 0);
+  return openResolved(kernel, source, { flags, resolve: RESOLVE.NO_SYMLINKS | RESOLVE.NO_MAGICLINKS });
+}
+
 /** Moves into a new root that holds what `root` says and nothing else, and is read-only; and becomes the user of the inside. */
 export function enterRoot(kernel: Kernel, root: Root, ids: Ids): void {
   // Nothing done here reaches the host, and nothing mounted there later reaches here.
@@ -73,8 +79,7 @@ export function enterRoot(kernel: Kernel, root: Root, ids: Ids): void {
   // someone put there since is not followed.
   const trees = root.binds.map(({ source, directory, tree: made }) => {
     if (made !== undefined) return made;
-    const flags = O.PATH | O.CLOEXEC | (directory ? O.DIRECTORY : 0);
-    const descriptor = openResolved(kernel, source, { flags, resolve: RESOLVE.NO_SYMLINKS | RESOLVE.NO_MAGICLINKS });
+    const descriptor = openSource(kernel, { source, directory });
     const tree = cloneTree(kernel, descriptor, { recursive: directory });
     close(kernel, descriptor);
     return tree;
