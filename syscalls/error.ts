@@ -6,6 +6,16 @@ export function errnoName(errno: number): string {
   return Object.entries(ERRNO).find(([, number]) => number === errno)?.[0] ?? `errno ${errno}`;
 }
 
+/** The Linux that brought a call, of those that caisson makes and a kernel still in use may lack. */
+const SINCE: Readonly<Record<string, string>> = {
+  clone3: "5.3",
+  pidfd_open: "5.3",
+  openat2: "5.6",
+  close_range: "5.9",
+  mount_setattr: "5.12",
+  landlock_create_ruleset: "5.13",
+};
+
 /** A system call failed. Has the fields of `node:fs` errors, so that `error.code === "ENOENT"` works as people expect. */
 export class SystemError extends Error {
   override readonly name = "SystemError";
@@ -17,7 +27,9 @@ export class SystemError extends Error {
   readonly syscall: string;
 
   constructor(syscall: string, errno: number, detail = "", options?: ErrorOptions) {
-    super(`${errnoName(errno)}: ${syscall}${detail === "" ? "" : ` ${detail}`}`, options);
+    const since =
+      errno === ERRNO.ENOSYS && Object.hasOwn(SINCE, syscall) ? `, which needs Linux ${SINCE[syscall]}` : "";
+    super(`${errnoName(errno)}: ${syscall}${detail === "" ? "" : ` ${detail}`}${since}`, options);
     this.code = errnoName(errno);
     this.errno = errno;
     this.syscall = syscall;

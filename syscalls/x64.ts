@@ -23,6 +23,7 @@ export const R = {
   R10: 10,
   R11: 11,
   R12: 12,
+  R13: 13,
 } as const;
 export type Register = (typeof R)[keyof typeof R];
 
@@ -101,6 +102,11 @@ export class Assembler {
   /** `cmp r32, imm8` */
   compare(register: Register, value: number): this {
     return this.#modrm([0x83], 7, register, 32, `cmp ${NAMES_32[register]},${hex(value)}`, [value]);
+  }
+
+  /** `cmp r32, r32` */
+  compareRegisters(left: Register, right: Register): this {
+    return this.#modrm([0x39], right, left, 32, `cmp ${NAMES_32[left]},${NAMES_32[right]}`);
   }
 
   /** `cmp rax, imm32`, sign-extended: with -4095 it tells a system call's result from an error. */

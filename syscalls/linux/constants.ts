@@ -4,5 +4,6 @@ export const AF = { UNIX: 1, INET: 2, INET6: 10, NETLINK: 16, PACKET: 17, ALG: 3
 export const SOCK = { STREAM: 1, DGRAM: 2, RAW: 3, SEQPACKET: 5, CLOEXEC: 0o2000000, NONBLOCK: 0o4000 } as const;
 export const MSG = { DONTWAIT: 0x40, CTRUNC: 0x8, TRUNC: 0x20, NOSIGNAL: 0x4000, CMSG_CLOEXEC: 0x40000000 } as const;
 export const SCM = { RIGHTS: 1 } as const;
-/** Flags of umount2(2). */
+/** Flags of umount2(2), as is UMOUNT. */
 export const MNT = { FORCE: 1, DETACH: 2, EXPIRE: 4 } as const;
+export const UMOUNT = { NOFOLLOW: 8 } as const;

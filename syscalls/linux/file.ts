@@ -1,7 +1,7 @@
 /** Files and descriptors. */
 import type { Kernel } from "../kernel.ts";
 import { Struct } from "../struct.ts";
-import { AT_FD, F, MACHINE, MFD, S } from "./numbers.ts";
+import { AT, AT_FD, F, MACHINE, type Machine, MFD, O, S } from "./numbers.ts";
 
 const OPEN_HOW = new Struct({ flags: "u64", mode: "u64", resolve: "u64" });
 
@@ -22,6 +22,63 @@ export function openResolved(
 
 export function makeDirectory(kernel: Kernel, path: string, mode: number): void {
   kernel.call("mkdirat", AT_FD.CWD, path, mode);
+}
+
+export function makeDirectoryAt(kernel: Kernel, directory: number, name: string, mode: number): void {
+  kernel.call("mkdirat", directory, name, mode);
+}
+
+/**
+ * A descriptor of the file `name`, made if it is missing. A symlink there is ELOOP; those on the way to it are followed, so `name` should be a name.
+ * `openat(2)` @param flags O; with O.EXCL it must be missing
+ */
+export function createFileAt(kernel: Kernel, directory: number, name: string, flags: number, mode: number): number {
+  return kernel.call("openat", directory, name, flags | O.CREAT | O.NOFOLLOW | O.CLOEXEC, mode);
+}
+
+export function makeSymlink(kernel: Kernel, target: string, path: string): void {
+  kernel.call("symlinkat", target, AT_FD.CWD, path);
+}
+
+export function makeSymlinkAt(kernel: Kernel, target: string, directory: number, name: string): void {
+  kernel.call("symlinkat", target, directory, name);
+}
+
+/** Another name for the file `from`. `linkat(2)` */
+export function makeLink(kernel: Kernel, from: string, to: string): void {
+  kernel.call("linkat", AT_FD.CWD, from, AT_FD.CWD, to, 0);
+}
+
+/** A device, pipe or socket, or an empty file. Devices need `CAP_MKNOD` in the first user namespace. `mknod(2)` @param mode S.IF* and permissions */
+export function makeNode(kernel: Kernel, path: string, mode: number, device = 0): void {
+  kernel.call("mknodat", AT_FD.CWD, path, mode, device);
+}
+
+/** The number of a device for `makeNode`, and what `FileStatus.rdev` holds. `makedev(3)` */
+export function deviceNumber(major: number, minor: number): number {
+  return (((minor & ~0xff) << 12) | (major << 8) | (minor & 0xff)) >>> 0;
+}
+
+/** Sets the permissions of an open file; O_PATH will not do. `fchmod(2)` */
+export function changeMode(kernel: Kernel, descriptor: number, mode: number): void {
+  kernel.call("fchmod", descriptor, mode);
+}
+
+/** Sets the owner of what a descriptor (O_PATH will do) names. `fchownat(2)` with AT_EMPTY_PATH */
+export function changeOwner(
+  kernel: Kernel,
+  descriptor: number,
+  { uid = -1, gid = -1 }: { readonly uid?: number; readonly gid?: number },
+): void {
+  kernel.call("fchownat", descriptor, "", uid, gid, AT.EMPTY_PATH);
+}
+
+/** The two ends of a new pipe. `pipe2(2)` @param flags O */
+export function makePipe(kernel: Kernel, flags: number = O.CLOEXEC): { readonly read: number; readonly write: number } {
+  const pair = new Uint8Array(8);
+  kernel.call("pipe2", pair, flags);
+  const view = new DataView(pair.buffer);
+  return { read: view.getInt32(0, true), write: view.getInt32(4, true) };
 }
 
 export function close(kernel: Kernel, descriptor: number): void {
@@ -48,18 +105,54 @@ export function statusFlags(kernel: Kernel, descriptor: number): number {
   return kernel.call("fcntl", descriptor, F.GETFL, 0);
 }
 
-// The head of struct stat, whose order differs between the machines; both put st_size at byte 48.
-const STAT_SIZE = 144;
+// The head of struct stat, whose order differs between the machines; both put st_dev, st_ino and st_size at the same places.
+export const STAT_SIZE = 144;
+const DEV_OFFSET = 0;
+const INODE_OFFSET = 8;
 const MODE_OFFSET = { x64: 24, arm64: 16 } as const;
+const RDEV_OFFSET = { x64: 40, arm64: 32 } as const;
 const SIZE_OFFSET = 48;
 
-/** The size of an open file in bytes, and whether it is a regular file. `fstat(2)` */
-export function fileStatus(kernel: Kernel, descriptor: number): { readonly size: number; readonly regular: boolean } {
+/** What an open file is. */
+export interface FileStatus {
+  /** In bytes. */
+  readonly size: number;
+  readonly regular: boolean;
+  readonly directory: boolean;
+  readonly symlink: boolean;
+  readonly characterDevice: boolean;
+  /** The permissions, with the bits for set-user-id, set-group-id and sticky. */
+  readonly mode: number;
+  /** The device that holds the file; with `inode` it tells the file from all others. */
+  readonly dev: bigint;
+  readonly inode: bigint;
+  /** The device that the file is, if it is a special one. */
+  readonly rdev: bigint;
+}
+
+/** What a descriptor (O_PATH will do) names. `fstat(2)` */
+export function fileStatus(kernel: Kernel, descriptor: number): FileStatus {
   const stat = new Uint8Array(STAT_SIZE);
   kernel.call("fstat", descriptor, stat);
-  const view = new DataView(stat.buffer);
-  const mode = view.getUint32(MODE_OFFSET[MACHINE], true);
-  return { size: Number(view.getBigInt64(SIZE_OFFSET, true)), regular: (mode & S.IFMT) === S.IFREG };
+  return decodeStatus(stat);
+}
+
+/** What `fstat(2)` wrote. */
+export function decodeStatus(stat: Uint8Array, on: Machine = MACHINE): FileStatus {
+  const view = new DataView(stat.buffer, stat.byteOffset);
+  const mode = view.getUint32(MODE_OFFSET[on], true);
+  const type = mode & S.IFMT;
+  return {
+    size: Number(view.getBigInt64(SIZE_OFFSET, true)),
+    regular: type === S.IFREG,
+    directory: type === S.IFDIR,
+    symlink: type === S.IFLNK,
+    characterDevice: type === S.IFCHR,
+    mode: mode & ~S.IFMT,
+    dev: view.getBigUint64(DEV_OFFSET, true),
+    inode: view.getBigUint64(INODE_OFFSET, true),
+    rdev: view.getBigUint64(RDEV_OFFSET[on], true),
+  };
 }
 
 /** A new file in memory that no path leads to. `memfd_create(2)`. @param flags MFD */
@@ -89,4 +182,14 @@ export function setUmask(kernel: Kernel, mask: number): void {
 
 export function changeDirectory(kernel: Kernel, path: string): void {
   kernel.call("chdir", path);
+}
+
+/** Makes the directory that a descriptor names (O_PATH will do) the working directory. `fchdir(2)` */
+export function changeToDescriptor(kernel: Kernel, descriptor: number): void {
+  kernel.call("fchdir", descriptor);
+}
+
+/** Makes `path` the root for paths, which is no wall: what has `CAP_SYS_CHROOT` gets out of it. `chroot(2)` */
+export function changeRoot(kernel: Kernel, path: string): void {
+  kernel.call("chroot", path);
 }

@@ -1008,6 +1008,45 @@ export const SCHED = {
   RESET_ON_FORK: 1073741824,
 } as const;
 
+/** linux/sched.h; words of 64 bits. */
+export const SCHED_FLAG = {
+  RESET_ON_FORK: 0x1n,
+  RECLAIM: 0x2n,
+  DL_OVERRUN: 0x4n,
+  KEEP_POLICY: 0x8n,
+  KEEP_PARAMS: 0x10n,
+  UTIL_CLAMP_MIN: 0x20n,
+  UTIL_CLAMP_MAX: 0x40n,
+  KEEP_ALL: 0x18n,
+  UTIL_CLAMP: 0x60n,
+  ALL: 0x7fn,
+} as const;
+
+/** linux/ioprio.h. */
+export const IOPRIO_CLASS = {
+  NONE: 0,
+  RT: 1,
+  BE: 2,
+  IDLE: 3,
+  INVALID: 7,
+} as const;
+
+/** linux/ioprio.h. */
+export const IOPRIO_WHO = {
+  PROCESS: 1,
+  PGRP: 2,
+  USER: 3,
+} as const;
+
+/** linux/resource.h. */
+export const PRIO = {
+  MIN: -20,
+  MAX: 20,
+  PROCESS: 0,
+  PGRP: 1,
+  USER: 2,
+} as const;
+
 /** linux/fcntl.h, asm/fcntl.h. */
 export const O = FLAGS[MACHINE].O;
 
@@ -2019,6 +2058,12 @@ export const SA = {
   RESETHAND: 0x80000000,
   NOMASK: 0x40000000,
   ONESHOT: 0x80000000,
+} as const;
+
+/** linux/signalfd.h. */
+export const SFD = {
+  CLOEXEC: 0x80000,
+  NONBLOCK: 0x800,
 } as const;
 
 /** asm/socket.h. */

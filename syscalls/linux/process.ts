@@ -1,7 +1,7 @@
 /** Processes: how they start, what they may use, how they end. */
 import type { Kernel } from "../kernel.ts";
 import { Memory, Struct } from "../struct.ts";
-import { AT, KEYCTL, P, PR, RLIMIT, W } from "./numbers.ts";
+import { AT, KEYCTL, MACHINE, P, PR, RLIMIT, SIG, W } from "./numbers.ts";
 
 /** `struct clone_args` of `clone3(2)`. */
 export const CLONE_ARGS_STRUCT = new Struct({
@@ -17,6 +17,38 @@ export const CLONE_ARGS_STRUCT = new Struct({
   set_tid_size: "u64",
   cgroup: "u64",
 });
+
+/** The flags that `clone(2)` takes; below them is the exit signal, above them what `clone3(2)` alone knows. */
+const CLONE_FLAGS = 0xffffff00n;
+
+/**
+ * Starts a child that goes on from here with a copy of the memory, and gives its process id, in the child 0. For kernels whose process has
+ * one thread, a puppet's: a copy of Bun would wait for threads that are gone. `clone(2)`
+ * @param options.flags CLONE; not CLONE.VM, for the child keeps the stack of its parent
+ * @param options.exitSignal what the parent is sent at the child's end, 0 for nothing
+ * @param options.childTid four bytes in which the child finds its id, with CLONE.CHILD_SETTID
+ */
+export function clone(
+  kernel: Kernel,
+  {
+    flags,
+    exitSignal = SIG.CHLD,
+    childTid,
+  }: { readonly flags: bigint; readonly exitSignal?: number; readonly childTid?: Uint8Array },
+): number {
+  if ((flags & ~CLONE_FLAGS) !== 0n)
+    throw new RangeError(
+      `Cannot clone with flags 0x${flags.toString(16)}: clone(2) takes those of 0x${CLONE_FLAGS.toString(16)}`,
+    );
+  const tid = childTid ?? null;
+  const [fourth, fifth] = MACHINE === "x64" ? [tid, null] : [null, tid];
+  return kernel.call("clone", flags | BigInt(exitSignal), null, null, fourth, fifth);
+}
+
+/** A descriptor of a process, close-on-exec, which never comes to mean a later one with its number. `pidfd_open(2)`, Linux 5.3 */
+export function openProcess(kernel: Kernel, pid: number): number {
+  return kernel.call("pidfd_open", pid, 0);
+}
 
 /** Becomes the program that a descriptor holds. `execveat(2)` with AT_EMPTY_PATH */
 export function executeDescriptor(
@@ -38,6 +70,21 @@ export function createSession(kernel: Kernel): void {
   kernel.call("setsid");
 }
 
+/** Moves a process into a process group of its session, 0 for the caller and for a group that it leads. `setpgid(2)` */
+export function setProcessGroup(kernel: Kernel, pid: number, group: number): void {
+  kernel.call("setpgid", pid, group);
+}
+
+/** The process group of a process, 0 for the caller. `getpgid(2)` */
+export function processGroupOf(kernel: Kernel, pid = 0): number {
+  return kernel.call("getpgid", pid);
+}
+
+/** The session of a process, 0 for the caller. `getsid(2)` */
+export function sessionOf(kernel: Kernel, pid = 0): number {
+  return kernel.call("getsid", pid);
+}
+
 /** Has the kernel send `signal` when the thread that started this process ends. `PR_SET_PDEATHSIG(2const)` */
 export function setParentDeathSignal(kernel: Kernel, signal: number): void {
   kernel.call("prctl", PR.SET_PDEATHSIG, signal, 0, 0, 0);
@@ -46,6 +93,21 @@ export function setParentDeathSignal(kernel: Kernel, signal: number): void {
 /** From here on no `execve` gives privileges. `PR_SET_NO_NEW_PRIVS(2const)` */
 export function setNoNewPrivileges(kernel: Kernel): void {
   kernel.call("prctl", PR.SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
+/** Whether others of the same user may trace the process and own its files in /proc; an `execve` sets it anew. `PR_SET_DUMPABLE(2const)` */
+export function setDumpable(kernel: Kernel, on: boolean): void {
+  kernel.call("prctl", PR.SET_DUMPABLE, on ? 1 : 0, 0, 0, 0);
+}
+
+/** Makes orphans among the descendants children of this process. `PR_SET_CHILD_SUBREAPER(2const)` */
+export function setChildSubreaper(kernel: Kernel): void {
+  kernel.call("prctl", PR.SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+}
+
+/** Whether permitted capabilities outlast the change from user id 0 to others; an `execve` clears it. `PR_SET_KEEPCAPS(2const)` */
+export function setKeepCapabilities(kernel: Kernel, on: boolean): void {
+  kernel.call("prctl", PR.SET_KEEPCAPS, on ? 1 : 0, 0, 0, 0);
 }
 
 /** Leaves the session keyring for a new, empty one. `KEYCTL_JOIN_SESSION_KEYRING(2const)` */
@@ -57,6 +119,24 @@ export function setHostname(kernel: Kernel, name: string): void {
   kernel.call("sethostname", name, new TextEncoder().encode(name).length);
 }
 
+export function setDomainname(kernel: Kernel, name: string): void {
+  kernel.call("setdomainname", name, new TextEncoder().encode(name).length);
+}
+
+const MAX_ID = 2 ** 32 - 2;
+
+/** The kernel would cut a larger number to 32 bits, which may be root's, and take -1 for "as it is". */
+function checked(id: number): number {
+  if (!Number.isInteger(id) || id < 0 || id > MAX_ID)
+    throw new RangeError(`Cannot take id ${id}: expected a whole number from 0 to ${MAX_ID}`);
+  return id;
+}
+
+/** Sets the supplementary groups. Needs `CAP_SETGID`, and a user namespace that allows it. `setgroups(2)` */
+export function setGroups(kernel: Kernel, groups: readonly number[]): void {
+  kernel.call("setgroups", groups.length, new Uint8Array(Uint32Array.from(groups, checked).buffer));
+}
+
 /** Leaves the supplementary groups. Needs `CAP_SETGID`, and a user namespace that allows it. */
 export function leaveGroups(kernel: Kernel): void {
   kernel.call("setgroups", 0, null);
@@ -64,9 +144,32 @@ export function leaveGroups(kernel: Kernel): void {
 
 /** Sets the real, effective and saved ids, the group's first. Needs `CAP_SETGID` and `CAP_SETUID`. */
 export function becomeUser(kernel: Kernel, { uid, gid }: { readonly uid: number; readonly gid: number }): void {
+  for (const id of [uid, gid]) checked(id);
   kernel.call("setresgid", gid, gid, gid);
   kernel.call("setresuid", uid, uid, uid);
 }
+
+/** Ids to set; what is left out stays. */
+export interface Ids {
+  readonly real?: number;
+  readonly effective?: number;
+  readonly saved?: number;
+}
+
+/** `setresuid(2)` */
+export function setUserIds(kernel: Kernel, ids: Ids): void {
+  kernel.call("setresuid", ...threeOf(ids));
+}
+
+/** `setresgid(2)` */
+export function setGroupIds(kernel: Kernel, ids: Ids): void {
+  kernel.call("setresgid", ...threeOf(ids));
+}
+
+const AS_IT_IS = -1;
+
+const threeOf = ({ real, effective, saved }: Ids): number[] =>
+  [real, effective, saved].map((id) => (id === undefined ? AS_IT_IS : checked(id)));
 
 const RLIMIT_STRUCT = new Struct({ soft: "u64", hard: "u64" });
 
@@ -82,8 +185,8 @@ export function getLimit(kernel: Kernel, resource: keyof typeof RLIMIT): { soft:
   return RLIMIT_STRUCT.decode(limit);
 }
 
-// The parts of siginfo_t and struct rusage that waitid(2) fills; both have more behind.
-const SIGINFO = new Struct({
+/** The part of `siginfo_t` that `waitid(2)` fills. */
+export const SIGINFO = new Struct({
   signo: "i32",
   errno: "i32",
   code: "i32",
@@ -92,10 +195,23 @@ const SIGINFO = new Struct({
   uid: "u32",
   status: "i32",
 });
-const SIGINFO_SIZE = 128;
-const RUSAGE = new Struct({ user_s: "i64", user_us: "i64", system_s: "i64", system_us: "i64", maxrss: "i64" });
-const RUSAGE_SIZE = 144;
-const CLD_EXITED = 1;
+export const SIGINFO_SIZE = 128;
+/** The part of `struct rusage` that Linux fills. */
+const RUSAGE = new Struct({
+  user_s: "i64",
+  user_us: "i64",
+  system_s: "i64",
+  system_us: "i64",
+  maxrss: "i64",
+  ixrss: "i64",
+  idrss: "i64",
+  isrss: "i64",
+  minflt: "i64",
+  majflt: "i64",
+});
+export const RUSAGE_SIZE = 144;
+/** What happened to a child: `si_code` of `SIGCHLD`. */
+export const CLD = { EXITED: 1, KILLED: 2, DUMPED: 3, TRAPPED: 4, STOPPED: 5, CONTINUED: 6 } as const;
 /** `__WALL`: children without an exit signal, too. */
 export const WALL = 0x40000000;
 
@@ -111,17 +227,30 @@ export interface Ended {
   readonly peakKib: number;
 }
 
+/** What `waitid(2)` wrote about a child, a siginfo_t and a struct rusage. */
+export interface News extends Ended {
+  readonly pid: number;
+  /** CLD */
+  readonly event: number;
+}
+
+export function decodeNews(info: Uint8Array, usage: Uint8Array): News {
+  const { pid, code, status } = SIGINFO.decode(info);
+  const { user_s, user_us, system_s, system_us, maxrss } = RUSAGE.decode(usage);
+  return {
+    pid,
+    event: code,
+    ...(code === CLD.EXITED ? { code: status } : { signal: status }),
+    cpuMicroseconds: Number((user_s + system_s) * 1_000_000n + user_us + system_us),
+    peakKib: Number(maxrss),
+  };
+}
+
 /** Reaps the child that a pidfd names, or gives undefined while it lives. Never waits. `waitid(2)`, Linux 5.4 */
 export function reap(kernel: Kernel, pidfd: number): Ended | undefined {
   const info = new Uint8Array(SIGINFO_SIZE);
   const usage = new Uint8Array(RUSAGE_SIZE);
   kernel.call("waitid", P.PIDFD, pidfd, info, W.EXITED | W.NOHANG | WALL, usage);
-  const { pid, code, status } = SIGINFO.decode(info);
-  if (pid === 0) return undefined;
-  const { user_s, user_us, system_s, system_us, maxrss } = RUSAGE.decode(usage);
-  return {
-    ...(code === CLD_EXITED ? { code: status } : { signal: status }),
-    cpuMicroseconds: Number((user_s + system_s) * 1_000_000n + user_us + system_us),
-    peakKib: Number(maxrss),
-  };
+  const { pid, event: _, ...ended } = decodeNews(info, usage);
+  return pid === 0 ? undefined : ended;
 }

@@ -11,9 +11,11 @@ import { capget, capset } from "../../syscalls/linux/capability.ts";
 import { fileStatus, openResolved } from "../../syscalls/linux/file.ts";
 import { allowBeneath, createRuleset } from "../../syscalls/linux/landlock.ts";
 import { setMountAttributes } from "../../syscalls/linux/mount.ts";
-import { CLONE_ARGS_STRUCT, getLimit, reap, setLimit } from "../../syscalls/linux/process.ts";
+import { MS, SIG } from "../../syscalls/linux/numbers.ts";
+import { CLONE_ARGS_STRUCT, getLimit, reap, setGroups, setLimit } from "../../syscalls/linux/process.ts";
+import { getSchedule, setSchedule } from "../../syscalls/linux/schedule.ts";
 import { setFilter } from "../../syscalls/linux/seccomp.ts";
-import { resetSignals } from "../../syscalls/linux/signal.ts";
+import { blockSignals, resetSignals } from "../../syscalls/linux/signal.ts";
 import { receiveDescriptors, sendDescriptors } from "../../syscalls/linux/socket.ts";
 import { Memory } from "../../syscalls/struct.ts";
 import { Recorder, reporting } from "./recorder.ts";
@@ -36,7 +38,7 @@ const FILLED = {
     "x.flags = 1; x.pidfd = 2; x.exit_signal = 3; x.stack = 4; x.set_tid_size = 5; x.cgroup = 6;",
   ],
   open_how: ["struct open_how", "x.flags = 0x200000; x.resolve = 6;"],
-  mount_attr: ["struct mount_attr", "x.attr_set = 1; x.attr_clr = 2; x.userns_fd = 7;"],
+  mount_attr: ["struct mount_attr", "x.attr_set = 1; x.attr_clr = 2; x.propagation = MS_SLAVE; x.userns_fd = 7;"],
   sock_fprog: ["struct sock_fprog", "x.len = 2; x.filter = (void *)0x1000;"],
   ruleset_attr: ["struct landlock_ruleset_attr", `x.handled_access_fs = 0x8000; ${grown}`],
   path_beneath: ["struct landlock_path_beneath_attr", "x.allowed_access = 5; x.parent_fd = -2;"],
@@ -64,11 +66,26 @@ const FILLED = {
     "x.si_signo = SIGCHLD; x.si_code = CLD_EXITED; x.si_pid = 42; x.si_uid = 43; x.si_status = 44;",
   ],
   siginfo_killed: ["siginfo_t", "x.si_signo = SIGCHLD; x.si_code = CLD_KILLED; x.si_pid = 42; x.si_status = 9;"],
+  sched_attr: [
+    "struct { struct sched_attr attr; }",
+    "x.attr.size = 48; x.attr.sched_policy = 3; x.attr.sched_flags = 1; x.attr.sched_nice = -5;",
+  ],
+  sched_deadline: [
+    "struct { struct sched_attr attr; }",
+    "x.attr.size = 48; x.attr.sched_policy = 6; x.attr.sched_runtime = 1; x.attr.sched_deadline = 2; x.attr.sched_period = 3;",
+  ],
+  sched_param: ["struct { int sched_priority; }", "x.sched_priority = 9;"],
+  signals: ["unsigned long", "x = 1ul << (SIGHUP - 1) | 1ul << (SIGUSR1 - 1) | 1ul << (64 - 1);"],
+  groups: ["struct { gid_t of[2]; }", "x.of[0] = 7; x.of[1] = 0xfffffffe;"],
   rusage: [
     "struct rusage",
     "x.ru_utime.tv_sec = 1; x.ru_utime.tv_usec = 2; x.ru_stime.tv_sec = 3; x.ru_stime.tv_usec = 40; x.ru_maxrss = 5;",
   ],
-  stat: ["struct stat", "x.st_mode = S_IFREG | 0600; x.st_size = 123456789012;"],
+  stat: [
+    "struct stat",
+    "x.st_dev = 0x10002; x.st_ino = 0x100000003; x.st_mode = S_IFREG | 04750; x.st_size = 123456789012;",
+  ],
+  stat_device: ["struct stat", "x.st_mode = S_IFCHR | 0666; x.st_rdev = 0x10003;"],
   stat_pipe: ["struct stat", "x.st_mode = S_IFIFO | 0600; x.st_size = 7;"],
 } as const;
 type Name = keyof typeof FILLED;
@@ -83,7 +100,7 @@ const INCLUDES = [
   "linux/openat2.h",
   "linux/mount.h",
 ];
-INCLUDES.push("linux/filter.h", "sys/resource.h", "linux/capability.h");
+INCLUDES.push("linux/sched/types.h", "sys/mount.h", "linux/filter.h", "sys/resource.h", "linux/capability.h");
 
 // The compiler of bun:ffi knows packed structs, but glibc hides attributes from compilers that it does not know.
 const PROLOGUE = ["#define _GNU_SOURCE", ...INCLUDES.map((header) => `#include <${header}>`)];
@@ -158,7 +175,11 @@ describe("what is written is what C writes", () => {
       CLONE_ARGS_STRUCT.encode({ flags: 1n, pidfd: 2n, exit_signal: 3n, stack: 4n, set_tid_size: 5n, cgroup: 6n })
         .bytes,
     open_how: () => written((kernel) => openResolved(kernel, "/", { flags: 0x200000, resolve: 6n }), 2),
-    mount_attr: () => written((kernel) => setMountAttributes(kernel, 3, { set: 1n, clear: 2n, userNamespace: 7 }), 3),
+    mount_attr: () =>
+      written(
+        (kernel) => setMountAttributes(kernel, 3, { set: 1n, clear: 2n, propagation: MS.SLAVE, userNamespace: 7 }),
+        3,
+      ),
     sock_fprog: () => written((kernel) => setFilter(kernel, program), 2),
     path_beneath: () => written((kernel) => allowBeneath(kernel, 3, -2, 5n), 2),
     limit: () => written((kernel) => setLimit(kernel, "CORE", 77n), 2),
@@ -166,6 +187,9 @@ describe("what is written is what C writes", () => {
     iovec: () => pointed(0),
     cmsg: () => pointed(1),
     kernel_sigaction: () => written(resetSignals, 1),
+    sched_param: () => written((kernel) => setSchedule(kernel, { policy: "fifo", priority: 9 }), 2),
+    signals: () => written((kernel) => blockSignals(kernel, [SIG.HUP, SIG.USR1, 64]), 1),
+    groups: () => written((kernel) => setGroups(kernel, [7, 0xfffffffe]), 1),
     cap_header: () => written(capget, 0),
     cap_data: () =>
       written(
@@ -184,6 +208,17 @@ describe("what is written is what C writes", () => {
     const ours = written((kernel) => createRuleset(kernel, { fs: 0x8000n, net: 3n, scoped: 2n }), 0);
     const length = Math.min(ours.length, C!.ruleset_attr.length);
     expect(Buffer.from(ours.subarray(0, length))).toEqual(Buffer.from(C!.ruleset_attr.subarray(0, length)));
+  });
+
+  testC("struct sched_attr, which has grown since", () => {
+    const table = {
+      sched_attr: { policy: "batch", nice: -5, resetOnFork: true },
+      sched_deadline: { policy: "deadline", runtimeNs: 1n, deadlineNs: 2n, periodNs: 3n },
+    } as const;
+    for (const [name, schedule] of Object.entries(table)) {
+      const ours = written((kernel) => setSchedule(kernel, schedule), 1);
+      expect(Buffer.from(ours)).toEqual(Buffer.from(C![name as Name].subarray(0, 48)));
+    }
   });
 
   test("a pointer that stands at another offset is seen", () => {
@@ -215,8 +250,36 @@ describe("what is read is what C wrote", () => {
   });
 
   testC("fileStatus() reads struct stat", () => {
-    expect(fileStatus(reporting(1, C!.stat), 3)).toEqual({ size: 123456789012, regular: true });
-    expect(fileStatus(reporting(1, C!.stat_pipe), 3)).toEqual({ size: 7, regular: false });
+    const none = { regular: false, directory: false, symlink: false, characterDevice: false };
+    expect(fileStatus(reporting(1, C!.stat), 3)).toEqual({
+      ...none,
+      size: 123456789012,
+      regular: true,
+      mode: 0o4750,
+      dev: 0x10002n,
+      inode: 0x100000003n,
+      rdev: 0n,
+    });
+    expect(fileStatus(reporting(1, C!.stat_pipe), 3)).toMatchObject({ ...none, size: 7, mode: 0o600 });
+    expect(fileStatus(reporting(1, C!.stat_device), 3)).toMatchObject({
+      ...none,
+      characterDevice: true,
+      rdev: 0x10003n,
+    });
+  });
+
+  testC("getSchedule() reads struct sched_attr", () => {
+    expect(getSchedule(reporting(1, C!.sched_attr.subarray(0, 48)))).toEqual({
+      policy: "batch",
+      nice: -5,
+      resetOnFork: true,
+    });
+    expect(getSchedule(reporting(1, C!.sched_deadline.subarray(0, 48)))).toEqual({
+      policy: "deadline",
+      runtimeNs: 1n,
+      deadlineNs: 2n,
+      periodNs: 3n,
+    });
   });
 
   testC("getLimit() reads struct rlimit64", () => {

@@ -1,19 +1,35 @@
 import { expect, test } from "bun:test";
+import { isRoot } from "../../platform/linux/ids.ts";
 import { Batch, prepare } from "../../platform/linux/puppet.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { setUmask } from "../../syscalls/linux/file.ts";
-import { PR } from "../../syscalls/linux/numbers.ts";
+import { CLONE, PR } from "../../syscalls/linux/numbers.ts";
 import {
+  becomeUser,
+  clone,
   createSession,
   execute,
   getLimit,
+  openProcess,
+  processGroupOf,
   reap,
+  sessionOf,
+  setChildSubreaper,
+  setDomainname,
+  setDumpable,
+  setGroupIds,
+  setGroups,
+  setKeepCapabilities,
   setLimit,
   setNoNewPrivileges,
   setParentDeathSignal,
+  setProcessGroup,
+  setUserIds,
 } from "../../syscalls/linux/process.ts";
 import { signalProcess } from "../../syscalls/linux/signal.ts";
-import { awaitEnd, hold, statusOf, testPuppet } from "../platform/strings.ts";
+import { awaitEnd, hold, statusOf, testPuppet, testRoot } from "../platform/strings.ts";
+import { Recorder } from "./recorder.ts";
+import { testIf } from "./requirement.ts";
 
 test("getLimit() reads what /proc says", async () => {
   const limits = await Bun.file("/proc/self/limits").text();
@@ -87,4 +103,122 @@ testPuppet("signalProcess() ends a process, and reap() names the signal", () => 
   const end = awaitEnd(puppet);
   expect(end).toMatchObject({ signal: 9 });
   expect(end.code).toBeUndefined();
+});
+
+testPuppet("clone() starts a child with a copy of the memory, which openProcess() names and reap() reaps", () => {
+  using puppet = hold();
+  const batch = new Batch();
+  const tid = new Uint8Array(4);
+  batch.fork(() => clone(batch, { flags: CLONE.CHILD_SETTID, childTid: tid }));
+  batch.call("exit_group", 7); // the child's
+  const pid = puppet.kernel.carryOut(batch)[0]!;
+  expect(pid).toBeGreaterThan(0);
+  expect([...tid]).toEqual([0, 0, 0, 0]); // what the child was told is in its own memory
+  const pidfd = openProcess(puppet.kernel, pid);
+  const poll = new Uint8Array(8);
+  new DataView(poll.buffer).setInt32(0, pidfd, true);
+  poll[4] = 1; // POLLIN
+  expect(puppet.kernel.call("poll", poll, 1, 10_000)).toBe(1);
+  expect(reap(puppet.kernel, pidfd)).toMatchObject({ code: 7 });
+});
+
+test("clone() throws a RangeError for flags that clone(2) would drop or take for a signal", () => {
+  const recorder = new Recorder();
+  expect(() => clone(recorder, { flags: CLONE.NEWTIME })).toThrow(
+    new RangeError("Cannot clone with flags 0x80: clone(2) takes those of 0xffffff00"),
+  );
+  expect(() => clone(recorder, { flags: CLONE.INTO_CGROUP })).toThrow(RangeError);
+  clone(recorder, { flags: CLONE.NEWPID, exitSignal: 0 });
+  clone(recorder, { flags: CLONE.NEWPID });
+  expect(recorder.lines).toEqual([
+    "clone (536870912, null, null, null, null)",
+    "clone (536870929, null, null, null, null)",
+  ]);
+});
+
+test("openProcess() throws ESRCH for a process that cannot be", () => {
+  expect(() => openProcess(self, 2 ** 22 + 1)).toThrow("ESRCH: pidfd_open"); // above the highest pid_max
+});
+
+testPuppet("setProcessGroup() makes a group, which the leader of a session cannot leave", () => {
+  using puppet = hold();
+  expect(processGroupOf(self, puppet.pid)).not.toBe(puppet.pid);
+  setProcessGroup(puppet.kernel, 0, 0);
+  expect(processGroupOf(puppet.kernel)).toBe(puppet.pid);
+  expect(sessionOf(puppet.kernel)).not.toBe(puppet.pid);
+  using other = hold();
+  createSession(other.kernel);
+  expect([sessionOf(other.kernel), processGroupOf(other.kernel)]).toEqual([other.pid, other.pid]);
+  expect(() => setProcessGroup(other.kernel, 0, 0)).toThrow("EPERM: setpgid");
+});
+
+testPuppet("setDumpable(), setChildSubreaper() and setKeepCapabilities() are read back", () => {
+  using puppet = hold();
+  const get = (option: number) => {
+    const word = new Uint8Array(4);
+    const result = puppet.kernel.call("prctl", option, option === PR.GET_CHILD_SUBREAPER ? word : 0, 0, 0, 0);
+    return option === PR.GET_CHILD_SUBREAPER ? word[0] : result;
+  };
+  for (const on of [true, false]) {
+    setDumpable(puppet.kernel, on);
+    expect(get(PR.GET_DUMPABLE)).toBe(on ? 1 : 0);
+    setKeepCapabilities(puppet.kernel, on);
+    expect(get(PR.GET_KEEPCAPS)).toBe(on ? 1 : 0);
+  }
+  expect(get(PR.GET_CHILD_SUBREAPER)).toBe(0);
+  setChildSubreaper(puppet.kernel);
+  expect(get(PR.GET_CHILD_SUBREAPER)).toBe(1);
+});
+
+const testAsRoot = testIf("root", isRoot(), "only root has other ids to take");
+
+testAsRoot("setUserIds(), setGroupIds() and setGroups() set what they are given, and leave the rest", () => {
+  using puppet = hold();
+  setGroups(puppet.kernel, [10, 4_000_000_000]);
+  setGroupIds(puppet.kernel, { effective: 5 });
+  setUserIds(puppet.kernel, { effective: 7, saved: 8 });
+  const fields = () => {
+    const { Uid, Gid, Groups } = statusOf(puppet.pid);
+    return [Uid, Gid, Groups];
+  };
+  expect(fields()).toEqual(["0\t7\t8\t7", "0\t5\t0\t5", "10 4000000000"]);
+  expect(() => setGroups(puppet.kernel, [])).toThrow("EPERM: setgroups"); // the capability went with the effective id
+  setUserIds(puppet.kernel, { effective: 0 });
+  setGroups(puppet.kernel, []);
+  expect(fields()).toEqual(["0\t0\t8\t0", "0\t5\t0\t5", ""]);
+});
+
+test("an id that the kernel would take for another, or for none, is a RangeError before any call", () => {
+  const recorder = new Recorder();
+  for (const id of [2 ** 32, 2 ** 32 - 1, -1, 0.5, Number.NaN]) {
+    const error = new RangeError(`Cannot take id ${id}: expected a whole number from 0 to 4294967294`);
+    expect(() => setGroups(recorder, [1, id])).toThrow(error);
+    expect(() => setUserIds(recorder, { saved: id })).toThrow(error);
+    expect(() => setGroupIds(recorder, { real: id })).toThrow(error);
+    expect(() => becomeUser(recorder, { uid: id, gid: 1 })).toThrow(error);
+  }
+  expect(recorder.calls).toEqual([]);
+});
+
+testAsRoot("setKeepCapabilities() keeps those permitted when the ids change", () => {
+  const none = "0000000000000000";
+  const become = (keep: boolean) => {
+    using puppet = hold();
+    setKeepCapabilities(puppet.kernel, keep);
+    setUserIds(puppet.kernel, { real: 7, effective: 7, saved: 7 });
+    return statusOf(puppet.pid);
+  };
+  expect(become(true)).toMatchObject({ CapEff: none, CapPrm: statusOf("self").CapPrm! });
+  expect(become(false)).toMatchObject({ CapEff: none, CapPrm: none });
+});
+
+testRoot("setDomainname() sets the name of the UTS namespace that the kernel is in", () => {
+  using puppet = hold(CLONE.NEWUSER | CLONE.NEWUTS);
+  setDomainname(puppet.kernel, "example.test");
+  const names = new Uint8Array(6 * 65); // struct new_utsname, the domain last
+  puppet.kernel.call("uname", names);
+  expect(Buffer.from(names.subarray(5 * 65, 5 * 65 + 13)).toString()).toBe("example.test\0");
+  using outside = hold();
+  outside.kernel.call("capset", Uint8Array.of(0x22, 5, 8, 0x20, 0, 0, 0, 0), new Uint8Array(24));
+  expect(() => setDomainname(outside.kernel, "x")).toThrow("EPERM: setdomainname");
 });
