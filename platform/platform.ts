@@ -1,4 +1,6 @@
 /** The words that every operating system's side of caisson shares. */
+import type { Kernel } from "../syscalls/kernel.ts";
+import type { IoPriority, Schedule } from "../syscalls/linux/schedule.ts";
 
 /** What a policy promises along one axis. */
 export const GUARANTEES = ["files", "network", "processes", "privileges", "kernel", "memory", "cpu", "time"] as const;
@@ -9,6 +11,10 @@ export interface Policy {
   /** Real paths that exist, seen at the same place inside. */
   readonly read: readonly string[];
   readonly write: readonly string[];
+  /** Programs that it may execute: names, or paths. */
+  readonly run: readonly string[];
+  /** Hosts and ports that it may connect to. */
+  readonly net: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly limits: Limits;
   /** Guarantees that the caller wants kept as well as this machine can, and started without where it cannot. */
@@ -22,6 +28,8 @@ export interface Limits {
   readonly cpuTime?: number;
   /** Time from the start to the end, in milliseconds. */
   readonly wallTime?: number;
+  /** Processes and threads. */
+  readonly processes: number;
   /** Open descriptors. */
   readonly files: number;
   /** The size to which it can grow one file, in bytes. */
@@ -40,11 +48,27 @@ export class NotEnforced extends Error {
   /** What to do about it. */
   readonly remedy: string;
 
-  constructor(guarantee: Guarantee, missing: string, remedy: string) {
-    super(`Cannot guarantee "${guarantee}": ${missing}. ${remedy}, or allow it with allowUnenforced: ["${guarantee}"]`);
+  /** @param options.allowable whether `allowUnenforced` can do without it */
+  constructor(guarantee: Guarantee, missing: string, remedy: string, { allowable = true } = {}) {
+    const allowing = allowable ? `, or allow it with allowUnenforced: ["${guarantee}"]` : "";
+    super(`Cannot guarantee "${guarantee}": ${missing}. ${remedy}${allowing}`);
     this.guarantee = guarantee;
     this.missing = missing;
     this.remedy = remedy;
+  }
+}
+
+/** A file that cannot be run as a program here, or is no library for this machine. Nothing was started. */
+export class NotRunnable extends Error {
+  override readonly name = "NotRunnable";
+  /** The file, as it was asked for. */
+  readonly path: string;
+  readonly reason: string;
+
+  constructor(path: string, reason: string, options?: ErrorOptions & { readonly attempt?: string }) {
+    super(`Cannot ${options?.attempt ?? `run ${path}`}: ${reason}`, options);
+    this.path = path;
+    this.reason = reason;
   }
 }
 
@@ -82,6 +106,220 @@ export interface Confined {
   kill(): void;
 }
 
+/** One step of furnishing a root. Targets are absolute paths inside; they are looked up inside, whatever symbolic links stand there. */
+export type Mount =
+  | {
+      /** Shows a file or a directory of the host. */
+      readonly kind: "bind";
+      /** A real path of the host: absolute, without symbolic links. */
+      readonly source: string;
+      /** Which file that has to be. Where something else has taken its place, there is no container. */
+      readonly identity?: Identity;
+      readonly target: string;
+      readonly directory: boolean;
+      readonly write: boolean;
+      readonly execute: boolean;
+      readonly devices: boolean;
+      /** Whether what is mounted beneath it is shown as well. */
+      readonly recursive: boolean;
+      /** Whether, for root, its files are the inner user's own. `"auto"`: where root is not itself inside. */
+      readonly idmap: IdMaps | "auto" | undefined;
+    }
+  | { readonly kind: "tmpfs"; readonly target: string; readonly size: number | undefined; readonly mode: number }
+  | {
+      /** Directories of the host, the first on top, with what is written kept apart: in `upper`, or nowhere. */
+      readonly kind: "overlay";
+      readonly target: string;
+      readonly lower: readonly string[];
+      /** As that of a bind, for `lower`. */
+      readonly idmap: "auto" | undefined;
+      /** Directories of one file system, as real paths. */
+      readonly upper?: string;
+      readonly work?: string;
+    }
+  | {
+      readonly kind: "proc";
+      readonly target: string;
+      /** `"processes"`: nothing but processes; `"masked"`: the kernel's settings read-only, its memory not at all. */
+      readonly content: "processes" | "masked" | "all";
+    }
+  /** The devices that every program expects, and a devpts of its own. `shared`: room for shared memory as well. */
+  | { readonly kind: "dev"; readonly target: string; readonly shared: boolean }
+  | { readonly kind: "mqueue"; readonly target: string }
+  | { readonly kind: "directory"; readonly target: string; readonly mode: number }
+  | { readonly kind: "symlink"; readonly target: string; readonly to: string }
+  | { readonly kind: "file"; readonly target: string; readonly content: Uint8Array; readonly mode: number }
+  | { readonly kind: "chmod"; readonly target: string; readonly mode: number }
+  /** Makes what is mounted at the target read-only. */
+  | { readonly kind: "readonly"; readonly target: string };
+
+/** A file, whatever its name. */
+export interface Identity {
+  readonly device: bigint;
+  readonly inode: bigint;
+}
+
+/** A stretch of ids: inside, and which ones these are outside. */
+export interface IdRange {
+  readonly inside: number;
+  readonly outside: number;
+  readonly count: number;
+}
+
+export interface IdMaps {
+  readonly uids: readonly IdRange[];
+  readonly gids: readonly IdRange[];
+  readonly setgroups: "allow" | "deny";
+}
+
+/**
+ * Which ids a container has: one, by default the one that actors have; `"ranges"`, which is that one as 0 and behind it
+ * all that the administrator lends to the caller; or what the maps say.
+ */
+export type IdRequest = { readonly user?: number; readonly group?: number } | "ranges" | IdMaps | undefined;
+
+/** The namespaces that a container can have of its own, in the words of namespaces(7). */
+export const NAMESPACES = ["user", "mount", "pid", "network", "ipc", "uts", "cgroup", "time"] as const;
+export type Namespace = (typeof NAMESPACES)[number];
+
+/** What a container is, complete. Plain data. */
+export interface ContainerPlan {
+  readonly namespaces: readonly Namespace[];
+  /** A new root. Without one, the mounts stay those of the host. */
+  readonly root?: { readonly mounts: readonly Mount[]; readonly readonly: boolean };
+  /** Who the first process is inside, and which ids there are. */
+  readonly user: number;
+  readonly group: number;
+  readonly groups: readonly number[] | undefined;
+  readonly maps: IdMaps | undefined;
+  readonly hostname: string | undefined;
+  readonly domainname: string | undefined;
+  /** Whether the loopback interface is up. */
+  readonly loopback: boolean;
+  /** What the clocks of a time namespace are ahead by, in seconds. */
+  readonly clocks: { readonly monotonic: number; readonly boottime: number } | undefined;
+  /** Namespaces that exist already, by descriptors of the host. */
+  readonly join: readonly number[];
+}
+
+/** A program to be started, and what it starts with. Paths and ids are those of the inside. Plain data. */
+export interface ProcessPlan {
+  /** A path, or the number of one of the program's descriptors. */
+  readonly program: string | number;
+  readonly argv: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  /** Where it starts: a path, or the number of one of its descriptors. */
+  readonly directory: string | number;
+  /** The numbers of its descriptors, and those that the host has them by. */
+  readonly descriptors: ReadonlyMap<number, number>;
+  readonly user: number | undefined;
+  readonly group: number | undefined;
+  readonly groups: readonly number[] | undefined;
+  /** What it keeps, a bit each, in every set. */
+  readonly capabilities: bigint;
+  readonly securebits: number | undefined;
+  readonly noNewPrivileges: boolean;
+  readonly umask: number;
+  /** A session of its own, a process group of its own in the puppet's session, or the puppet's group. */
+  readonly session: "new" | "group" | "keep";
+  /** The signal that it gets when the puppet ends. */
+  readonly parentDeathSignal: number;
+  /** Whether its standard input becomes the terminal of that session. */
+  readonly terminal: boolean;
+  /** RLIMIT, by their names in C without the prefix. */
+  readonly limits: Readonly<Record<string, bigint>>;
+  readonly nice: number | undefined;
+  readonly schedule: Schedule | undefined;
+  /** The processors that it may use, by their numbers. */
+  readonly affinity: readonly number[] | undefined;
+  readonly ioPriority: IoPriority | undefined;
+  /** seccomp programs, as struct sock_filter, in the order in which they are installed. */
+  readonly filters: readonly Uint8Array[];
+  /** Whether the puppet stays as the first process. Without it the program is that itself. */
+  readonly init: boolean;
+}
+
+/** A program that was started. */
+export interface Running {
+  /** Its process id as the container sees it. */
+  readonly pid: number;
+  /** Settles once it has ended. */
+  readonly ended: Promise<Ended>;
+  /** Has `take` called when it stops, as by SIGTSTP. */
+  onStop(take: (signal: number) => void): void;
+  /** Sends a signal to it, or to its process group. Does nothing when it has ended. */
+  signal(signal: number, to?: "group"): void;
+}
+
+/** What a sandboxed program gets beside what its policy says. */
+export interface SandboxMore {
+  readonly mounts?: readonly Mount[];
+  /** Called when the container stands and before the program starts; gives more of its environment. */
+  prepare?(container: Contained): Promise<Readonly<Record<string, string>>>;
+}
+
+/** A program in a sandbox. */
+export interface Sandboxed extends Contained, Running {
+  readonly enforcement: Enforcement;
+}
+
+/** A puppet in namespaces of its own, as the host's hand there. */
+export interface Contained {
+  /** Its process id on the host. */
+  readonly pid: number;
+  readonly kernel: Kernel;
+  /** Settles once it has ended, and with it all that ran inside, and is reaped. */
+  readonly ended: Promise<Ended>;
+  /** The number by which it has a copy of a descriptor of the host. */
+  pass(descriptors: readonly number[]): number[];
+  /** A copy of a descriptor of its own, which is the caller's to close. */
+  take(descriptor: number): number;
+  execute(plan: ProcessPlan): Promise<Running>;
+  kill(): void;
+}
+
+/** Calls that travel together, of which some may fail. */
+export interface Attempting extends Kernel {
+  attempt(calls: () => void): void;
+}
+
+/** What a puppet begins with that is driven step by step. Plain data. */
+export interface DrivePlan {
+  readonly namespaces: readonly Namespace[];
+  /** Namespaces that exist already, of the user and of processes, by descriptors of the host: they are entered first, and own the new ones. */
+  readonly user: number | undefined;
+  readonly processes: number | undefined;
+  /** Without them, the ids of a new user namespace are left for others to map. */
+  readonly maps: IdMaps | undefined;
+  /** The numbers of its descriptors, and those that the host has them by. */
+  readonly descriptors: ReadonlyMap<number, number>;
+  /** Whether it is to fork. */
+  readonly forks: boolean;
+}
+
+/** A puppet on its way to a program. It ends when this process does. Everything waits in place. */
+export interface Driven {
+  /** Its process id: the host's, or that of a child as its parent has it. */
+  readonly pid: number;
+  /** Makes one call at a time. */
+  readonly kernel: Kernel;
+  /** Makes calls in one round trip. What `act` returns is the result of a call; what comes back is what that became. */
+  together(act: (kernel: Attempting) => number): number;
+  together(act: (kernel: Attempting) => void): void;
+  /** A copy of it that is driven as it is. From then on it reaps its children, and ends as this one does. */
+  fork(): Driven;
+  /** Closes all of its descriptors but the standard ones and these, and gives the numbers that these have now. */
+  retire(keep: readonly number[]): number[];
+  /** Makes calls of which the last becomes a program. */
+  become(act: (kernel: Attempting) => void): void;
+  /** Has it go on when this process ends: for one whose child runs a program. */
+  release(): void;
+  /** Waits until it has ended, and reaps it. Not for a forked one. */
+  wait(): Ended;
+  /** Not for a forked one. */
+  kill(): void;
+}
+
 /** What one mechanism of this machine can do. */
 export interface Ability {
   readonly mechanism: string;
@@ -98,6 +336,21 @@ export interface Platform {
   enforcement(policy: Policy): Enforcement;
   /** Starts a confined process. Throws NotEnforced before anything exists. */
   confine(policy: Policy, program: Program): Confined;
+  /** The maps for a request. Throws a RangeError for maps that no kernel takes, and an Error where no ranges are lent. */
+  mapsFor(request: IdRequest): IdMaps;
+  /** Starts a container. Rejects with the SystemError of the step that failed; nothing is left then. */
+  contain(plan: ContainerPlan): Promise<Contained>;
+  /** Starts one program in a container of its own, which ends with it. */
+  execute(container: ContainerPlan, process: ProcessPlan): Promise<Contained & Running>;
+  /**
+   * Starts one program behind the walls that `policy` asks for; what it needs in order to start is found on the host. Throws NotEnforced
+   * before anything exists.
+   */
+  sandbox(policy: Policy, process: ProcessPlan, more?: SandboxMore): Promise<Sandboxed>;
+  /** Puts a puppet into the namespaces of a process. */
+  attach(pid: number): Promise<Contained>;
+  /** Starts a puppet that is driven step by step. Throws the SystemError of the namespace that could not be made or entered. */
+  drive(plan: DrivePlan): Driven;
   /** What this machine can do, mechanism by mechanism. */
   abilities(): readonly Ability[];
   /** Where descriptors stand inside: the boot file finds them by these numbers. */

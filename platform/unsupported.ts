@@ -2,7 +2,17 @@
 import type { Platform } from "./platform.ts";
 
 function refuse(): never {
-  throw new Error(`Cannot start an actor on ${process.platform} ${process.arch}: caisson runs on Linux x64 so far`);
+  throw new Error(`Cannot start anything on ${process.platform} ${process.arch}: caisson runs on Linux x64 so far`);
 }
 
-export const unsupported: Platform = { confine: refuse, enforcement: refuse, abilities: () => [] };
+export const unsupported: Platform = {
+  confine: refuse,
+  mapsFor: refuse,
+  contain: refuse,
+  execute: refuse,
+  sandbox: refuse,
+  attach: refuse,
+  drive: refuse,
+  enforcement: refuse,
+  abilities: () => [],
+};

@@ -36,9 +36,12 @@ export interface Abilities {
   readonly refusals: Readonly<Record<string, string>>;
 }
 
+/** What is for want of something that may be there the next time says nothing of the machine. */
+const PASSING: readonly string[] = ["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"];
+
 let known: Abilities | undefined;
 
-/** The abilities of this machine for this process. Asking costs some milliseconds, once. */
+/** The abilities of this machine for this process. Asking costs some milliseconds, once. Throws the SystemError of what there is no room for now. */
 export function abilities(): Abilities {
   known ??= probe();
   return known;
@@ -51,7 +54,7 @@ function probe(): Abilities {
       act();
       return true;
     } catch (error) {
-      if (!(error instanceof SystemError)) throw error;
+      if (!(error instanceof SystemError) || PASSING.includes(error.code)) throw error;
       refusals[name] = error.message;
       return false;
     }

@@ -11,19 +11,19 @@ import {
   setUmask,
   writeAll,
 } from "../../syscalls/linux/file.ts";
-import { CLONE, F, F_SEAL, O } from "../../syscalls/linux/numbers.ts";
+import { CLONE, F_SEAL, O } from "../../syscalls/linux/numbers.ts";
 import {
   createSession,
   execute,
   joinSessionKeyring,
-  reap,
   setHostname,
+  setLimit,
   setNoNewPrivileges,
   setParentDeathSignal,
 } from "../../syscalls/linux/process.ts";
 import { setFilter } from "../../syscalls/linux/seccomp.ts";
 import { resetSignals, signalProcess, unblockSignals } from "../../syscalls/linux/signal.ts";
-import type { Confined, Ended, Policy, Program } from "../platform.ts";
+import type { Confined, Policy, Program } from "../platform.ts";
 import { abilities, NAMESPACES } from "./abilities.ts";
 import { closingFilter, startingFilter } from "./filters.ts";
 import { mappedTree } from "./idmap.ts";
@@ -33,6 +33,7 @@ import { type Plan, planFor } from "./plan.ts";
 import { Batch, type Prepared, prepare } from "./puppet.ts";
 import { runtime } from "./runtime.ts";
 import { dropCapabilities, enterLandlock, enterRoot, setLimits, takeIds } from "./walls.ts";
+import { ended, watch } from "./watch.ts";
 
 const SIGKILL = 9;
 /**
@@ -66,14 +67,14 @@ export function confine(policy: Policy, program: Program): Confined {
       enforcement: plan.enforcement,
       closingFilter: walls.closingFilter,
       started: started(puppet, walls.frame),
-      ended: ended(puppet),
+      ended: ended(puppet.pidfd),
       verify: () => verify(puppet.pid, plan),
       kill: () => kill(puppet),
     };
   } catch (error) {
     kill(puppet);
     puppet.socket.close();
-    void ended(puppet);
+    void ended(puppet.pidfd);
     throw error;
   }
 }
@@ -139,6 +140,7 @@ function buildWalls(puppet: Batch, plan: Plan, policy: Policy, pid: number): voi
   setNoNewPrivileges(puppet);
   if (plan.landlock !== undefined) enterLandlock(puppet, plan.landlock.handled, plan.landlock.rules);
 
+  setLimit(puppet, "NOFILE", BigInt(policy.limits.files));
   setCloseOnExec(puppet, 3);
   // Changing ids and capabilities clears it, so it stands behind them. A host that died before this line has closed
   // the lanes, and the boot file gets no code to run.
@@ -176,35 +178,6 @@ function started(puppet: Puppet, { read }: Prepared): Promise<void> {
       close: resolve,
     });
   });
-}
-
-/** Settles when the process has ended, and reaps it. */
-function ended(puppet: Puppet): Promise<Ended> {
-  return new Promise((resolve) => {
-    const look = () => {
-      if (puppet.pidfd.closed) return;
-      const end = reap(self, puppet.pidfd.number);
-      if (end === undefined) {
-        setTimeout(look, 1); // the event loop was early; nothing would tell again
-        return;
-      }
-      puppet.pidfd.close();
-      resolve(end);
-    };
-    // A pidfd becomes readable when its process ends, which a socket handler takes for its close.
-    watch(self.call("fcntl", puppet.pidfd.number, F.DUPFD_CLOEXEC, 0), { data() {}, close: look });
-  });
-}
-
-/** Has Bun's event loop watch a descriptor, which it then owns. */
-function watch(fd: number, socket: { data(bytes: Uint8Array): void; close(): void }): void {
-  // @types/bun does not know that a descriptor will do.
-  const handlers = {
-    data: (_: unknown, bytes: Uint8Array) => socket.data(bytes),
-    end: socket.close,
-    close: socket.close,
-  };
-  void Bun.connect({ fd, socket: handlers } as never);
 }
 
 function kill({ pidfd }: Puppet): void {

@@ -1,7 +1,22 @@
 /** The policy as the two seccomp filters: one for Bun's start, and the closing one under which foreign code runs. */
 
 import type { Machine, SyscallName } from "../../syscalls/kernel.ts";
-import { CLONE, F, IOCTL, MADV, MAP, O, PR, PROT, RENAME, SO, SOL } from "../../syscalls/linux/numbers.ts";
+import { AF, SOCK } from "../../syscalls/linux/constants.ts";
+import {
+  CLONE,
+  F,
+  IOCTL,
+  MADV,
+  MAP,
+  O,
+  PR,
+  PROT,
+  RENAME,
+  S,
+  SECCOMP_FILTER_FLAG,
+  SO,
+  SOL,
+} from "../../syscalls/linux/numbers.ts";
 import type { Policy } from "../platform.ts";
 import { type Action, compile, type Rule, type Test } from "./bpf.ts";
 
@@ -204,4 +219,123 @@ export function closingFilter(
   if (policy.read.length + policy.write.length > 0) rules.push(READING, ...(ownRoot ? [ASKING] : []));
   if (policy.write.length > 0) rules.push(WRITING);
   return compile({ machine, default: DENIED, rules: [...rules.flat(), ownThreads(pid)] });
+}
+
+/** Everything about files that a program may do with those that it was granted; which ones, the mount namespace and Landlock decide. */
+const FILES: readonly Rule[] = [
+  ...READING,
+  ...ASKING,
+  ...WRITING,
+  { call: "openat2", action: ABSENT }, // its mode is in memory, where no filter sees it
+  ...allow("link", "linkat", "symlink", "symlinkat", "truncate", "ftruncate", "fallocate", "flock", "sync"),
+  ...allow(
+    "syncfs",
+    "sync_file_range",
+    "fchown",
+    "fchownat",
+    "chown",
+    "lchown",
+    "utime",
+    "utimes",
+    "utimensat",
+    "futimesat",
+  ),
+  ...allow("getxattr", "lgetxattr", "fgetxattr", "listxattr", "llistxattr", "flistxattr"),
+  ...allow("inotify_init", "inotify_init1", "inotify_add_watch", "inotify_rm_watch", "fadvise64", "mincore", "msync"),
+  ...(["chmod", "fchmod"] as const).map((call) => allowWhen(call, bits(1, SPECIAL_MODES, 0))),
+  ...(["fchmodat", "fchmodat2"] as const).map((call) => allowWhen(call, bits(2, SPECIAL_MODES, 0))),
+  allowWhen("creat", bits(1, SPECIAL_MODES, 0)),
+  // Named pipes. Devices are for root of the machine alone, and would not work here; but then nobody has to rely on that.
+  allowWhen("mknod", bits(1, S.IFMT | SPECIAL_MODES, S.IFIFO)),
+  allowWhen("mknodat", bits(2, S.IFMT | SPECIAL_MODES, S.IFIFO)),
+];
+
+const PROGRAM_DESCRIPTORS: readonly Rule[] = [
+  // What is typed for the program it may read, not write: on a terminal that is not its own that would be another's command.
+  ...[IOCTL.TIOCSTI, IOCTL.TIOCLINUX].map(
+    (request): Rule => ({ call: "ioctl", action: DENIED, when: [bits(1, 0xffff_ffffn, request)] }),
+  ),
+  ...[F.SETLEASE, F.NOTIFY].map(
+    (command): Rule => ({ call: "fcntl", action: DENIED, when: [bits(1, 0xffff_ffffn, command)] }),
+  ),
+  ...allow("ioctl", "fcntl", "getsockopt", "setsockopt", "preadv2", "pwritev2", "splice", "tee", "vmsplice"),
+  ...allow("sendmmsg", "recvmmsg", "epoll_create", "eventfd", "signalfd", "signalfd4", "epoll_pwait2"),
+  allowWhen("socketpair", equal(0, AF.UNIX)),
+];
+
+/** Processes of its own: nothing that looks into another one, and no namespaces. */
+const PROCESSES: readonly Rule[] = [
+  allowWhen("clone", bits(0, NAMESPACES, 0)),
+  { call: "prctl", action: DENIED, when: [bits(0, 0xffff_ffffn, PR.SET_MM)] },
+  ...allow(
+    "prctl",
+    "fork",
+    "vfork",
+    "execve",
+    "execveat",
+    "wait4",
+    "waitid",
+    "kill",
+    "tkill",
+    "tgkill",
+    "rt_sigqueueinfo",
+  ),
+  ...allow("rt_tgsigqueueinfo", "pidfd_open", "pidfd_send_signal", "setpgid", "setsid", "arch_prctl", "pause", "alarm"),
+  ...allow(
+    "setuid",
+    "setgid",
+    "setreuid",
+    "setregid",
+    "setresuid",
+    "setresgid",
+    "setfsuid",
+    "setfsgid",
+    "capget",
+    "capset",
+  ),
+  ...allow("prlimit64", "setrlimit", "getpriority", "setpriority", "ioprio_get", "ioprio_set", "sched_setaffinity"),
+  ...allow("sched_setscheduler", "sched_setparam", "sched_setattr", "sched_getattr", "sched_rr_get_interval"),
+  ...allow("mlock", "munlock", "mlockall", "munlockall", "mlock2", "pkey_alloc", "pkey_free", "pkey_mprotect"),
+  ...allow(
+    "timer_create",
+    "timer_settime",
+    "timer_gettime",
+    "timer_getoverrun",
+    "timer_delete",
+    "getitimer",
+    "setitimer",
+  ),
+  ...allow("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"),
+  ...oneOf("personality", 0, [0, 0xffff_ffff]), // asks, or is what it is
+  allowWhen("seccomp", bits(1, SECCOMP_FILTER_FLAG.NEW_LISTENER, 0)),
+];
+
+/** Memory that no process would be counted for. */
+const COUNTED: readonly Rule[] = [
+  { call: "mmap", action: DENIED, when: [bits(3, MAP.SHARED | MAP.ANONYMOUS, MAP.SHARED | MAP.ANONYMOUS)] },
+];
+
+/** Connections within a network namespace of its own, where a proxy of the host's listens. */
+const STREAMS: readonly Rule[] = [
+  ...[AF.INET, AF.INET6].map((family) => allowWhen("socket", equal(0, family), bits(1, 0xf, SOCK.STREAM))),
+  ...allow("bind", "listen", "accept", "accept4", "connect"),
+];
+
+const compiled = new Map<string, Uint8Array>();
+
+/** What holds for a program and all that it starts. */
+export function programFilter(policy: Policy, machine: Machine): Uint8Array {
+  const key = `${machine} ${policy.net.length > 0}`;
+  let filter = compiled.get(key);
+  if (filter === undefined) {
+    filter = compileForPrograms(policy, machine);
+    compiled.set(key, filter);
+  }
+  return filter;
+}
+
+function compileForPrograms(policy: Policy, machine: Machine): Uint8Array {
+  const rules = [COUNTED, FILES, PROGRAM_DESCRIPTORS, DESCRIPTORS, ANY_MEMORY, PROCESSES, THREADS, SIGNALS, TIME, SELF];
+  if (policy.net.length > 0) rules.push(STREAMS);
+  return compile({ machine, default: DENIED, rules: rules.flat() });
 }

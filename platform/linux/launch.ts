@@ -6,8 +6,9 @@ import { executable, type Kernel, numberOf, type SyscallName, self } from "../..
 import { capset, lastCapability, raiseAmbient } from "../../syscalls/linux/capability.ts";
 import { SOCK } from "../../syscalls/linux/constants.ts";
 import { addSeals, closeRange, createMemoryFile, duplicate, writeAll } from "../../syscalls/linux/file.ts";
-import { CLONE, ERRNO, F_SEAL, MFD, O, P, W } from "../../syscalls/linux/numbers.ts";
-import { CLONE_ARGS_STRUCT, executeDescriptor, WALL } from "../../syscalls/linux/process.ts";
+import { CLONE, ERRNO, F_SEAL, MFD, O, P, SIG, W } from "../../syscalls/linux/numbers.ts";
+import { CLONE_ARGS_STRUCT, executeDescriptor, openProcess, WALL } from "../../syscalls/linux/process.ts";
+import { signalProcess } from "../../syscalls/linux/signal.ts";
 import { socketPair } from "../../syscalls/linux/socket.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
 import { Batch, carryOut, layOut, PuppetKernel, puppetImage, STRINGS } from "./puppet.ts";
@@ -78,20 +79,23 @@ export interface Start {
   readonly namespaces: bigint;
   /** The host's descriptors that it gets, in order, as 0, 1, 2, 4, 5 ...; 3 are its strings. They stay the host's. */
   readonly descriptors: readonly number[];
+  /** More of them, each with the number that it gets. */
+  readonly placed?: ReadonlyMap<number, number>;
 }
 
 /**
  * Starts a puppet. The calling thread waits for as long as the kernel takes to make the namespaces, a millisecond at most.
  * Throws the SystemError of `clone3`, or of the call that failed in the child.
  */
-export function startPuppet({ namespaces, descriptors }: Start): Puppet {
+export function startPuppet({ namespaces, descriptors, placed = new Map() }: Start): Puppet {
   const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
   using socket = new Descriptor(ours);
   using strings = new Descriptor(theirs);
   const entries = new Batch();
   // Whoever passes no standard streams gets the strings there, so that no file opened later takes their numbers.
   const standard = Array.from({ length: STRINGS }, (_, index) => descriptors[index] ?? strings.number);
-  becomePuppet(entries, [...standard, strings.number, ...descriptors.slice(STRINGS)], namespaces);
+  const inOrder = [...standard, strings.number, ...descriptors.slice(STRINGS)];
+  becomePuppet(entries, new Map([...inOrder.entries(), ...placed]), namespaces);
 
   const block = new Uint8Array(ROOM);
   const base = ptr(block);
@@ -111,6 +115,25 @@ export function startPuppet({ namespaces, descriptors }: Start): Puppet {
     frame.results(block, entries.entries.length - left);
   }
   return { pid, pidfd, socket: new Descriptor(socket.take()), kernel: new PuppetKernel(ours) };
+}
+
+/** A descriptor of a child that another puppet cloned for us. Without one the child is ended, for nobody could reap it later. */
+export function holdChild(pid: number): Descriptor {
+  try {
+    // A child of ours keeps its number until it is reaped.
+    return new Descriptor(openProcess(self, pid));
+  } catch (error) {
+    self.call("kill", pid, SIG.KILL);
+    self.call("wait4", pid, null, WALL, null);
+    throw error;
+  }
+}
+
+/** Ends a child that was held, and waits for it. */
+export function endChild(pidfd: Descriptor): void {
+  signalProcess(self, pidfd.number, SIG.KILL);
+  self.call("waitid", P.PIDFD, pidfd.number, null, W.EXITED | WALL, null);
+  pidfd.close();
 }
 
 /** Ends a puppet that has not become anything else, and waits for it: it goes when its strings are cut. */
@@ -142,7 +165,8 @@ function clone(block: DataView, base: number, namespaces: bigint): { pid: number
   return { pid, pidfd: new Descriptor(new DataView(pidfd.buffer).getInt32(0, true)) };
 }
 
-function namesOf(namespaces: bigint): string {
+/** The names of namespaces by their flags, for people. */
+export function namesOf(namespaces: bigint): string {
   const names = Object.entries(CLONE).filter(([name, bit]) => name.startsWith("NEW") && (namespaces & bit) !== 0n);
   return names.map(([name]) => `CLONE_${name}`).join("|");
 }
@@ -178,21 +202,26 @@ function image(): number {
   return descriptor;
 }
 
-/** The calls that turn the host's child into the puppet's own program: nothing of the host is left to it but `descriptors`. */
-function becomePuppet(child: Kernel, descriptors: readonly number[], namespaces: bigint): void {
+/** The calls that turn the host's child into the puppet's own program: nothing of the host is left to it but `descriptors`, at their new numbers. */
+function becomePuppet(child: Kernel, descriptors: ReadonlyMap<number, number>, namespaces: bigint): void {
+  const program = Math.max(...descriptors.keys()) + 1;
   // Two moves, for a descriptor may stand where another is to go. Whatever these numbers held is closed in the child alone.
-  const numbers = [...descriptors, image()];
+  const moves = [...descriptors, [program, image()] as const];
+  const taken = new Set(moves.map(([, from]) => from));
   const free: number[] = [];
-  for (let number = numbers.length; free.length < numbers.length; number++)
-    if (!numbers.includes(number)) free.push(number);
-  numbers.forEach((number, index) => {
-    duplicate(child, number, free[index]!);
+  for (let number = program + 1; free.length < moves.length; number++) if (!taken.has(number)) free.push(number);
+  moves.forEach(([, from], index) => {
+    duplicate(child, from, free[index]!);
   });
-  // The last is the program itself, which closes when it is executed.
-  free.forEach((number, index) => {
-    duplicate(child, number, index, index === numbers.length - 1 ? O.CLOEXEC : 0);
+  // The program itself closes when it is executed.
+  moves.forEach(([to], index) => {
+    duplicate(child, free[index]!, to, to === program ? O.CLOEXEC : 0);
   });
-  closeRange(child, numbers.length);
+  const kept = [...descriptors.keys(), program].toSorted((a, b) => a - b);
+  kept.forEach((number, index) => {
+    const next = kept[index + 1] ?? 2 ** 32;
+    if (next > number + 1) closeRange(child, number + 1, next - 1);
+  });
   if ((namespaces & CLONE.NEWUSER) !== 0n) {
     // Its id maps are written when it runs. Until then its user id means nothing, and an execve would take its capabilities.
     const last = lastCapability();
@@ -200,5 +229,5 @@ function becomePuppet(child: Kernel, descriptors: readonly number[], namespaces:
     capset(child, { effective: all, permitted: all, inheritable: all });
     for (let capability = 0; capability <= last; capability++) raiseAmbient(child, capability);
   }
-  executeDescriptor(child, numbers.length - 1, ["puppet"], []);
+  executeDescriptor(child, program, ["puppet"], []);
 }

@@ -166,6 +166,16 @@ export function enforcementOf(policy: Policy, able: Abilities): Enforcement {
 
 export const USER_REMEDY =
   "Allow user namespaces (sysctl user.max_user_namespaces=10000; on Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0)";
+export const PROC_REMEDY =
+  "Start the container with --security-opt systempaths=unconfined (Docker), --security-opt unmask=ALL (Podman) or procMount: Unmasked (Kubernetes)";
+export const MOUNT_REMEDY = "Use Linux 5.12 or later, and a container engine whose profile allows these calls";
+/** What to do where namespaces can be made and no root in them: the kernel is too old, or something around Bun is in the way. */
+export function rootRemedy({ namespaces, refusals }: Pick<Abilities, "namespaces" | "refusals">): string {
+  if (refusals.root?.startsWith("ENOSYS")) return MOUNT_REMEDY;
+  return (namespaces & CLONE.NEWNS) === 0n
+    ? USER_REMEDY
+    : "Start Bun where no profile of a container engine or of AppArmor refuses mount(2) and pivot_root(2)";
+}
 export const LANDLOCK_REMEDY = "Use Linux 5.13 or later and boot with landlock among the lsm= modules";
 export const SECCOMP_REMEDY =
   "Use a kernel with CONFIG_SECCOMP_FILTER, or a container engine whose own profile allows seccomp(2)";

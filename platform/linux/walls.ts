@@ -9,14 +9,15 @@ import {
   lastCapability,
   setSecurebits,
 } from "../../syscalls/linux/capability.ts";
-import { changeDirectory, close, duplicate, makeDirectory, open, openResolved } from "../../syscalls/linux/file.ts";
+import { changeDirectory, close, duplicate, makeDirectory, open } from "../../syscalls/linux/file.ts";
 import { allowBeneath, createRuleset, type Handled, restrictSelf } from "../../syscalls/linux/landlock.ts";
 import { attach, cloneTree, detach, mount, pivotRoot, setMountAttributes } from "../../syscalls/linux/mount.ts";
-import { MOUNT_ATTR, MS, O, RESOLVE } from "../../syscalls/linux/numbers.ts";
+import { MOUNT_ATTR, MS, O } from "../../syscalls/linux/numbers.ts";
 import { becomeUser, leaveGroups, setLimit } from "../../syscalls/linux/process.ts";
 import type { Limits } from "../platform.ts";
 import type { Ids } from "./ids.ts";
 import type { PathRule } from "./landlock.ts";
+import { openSource } from "./root.ts";
 
 /** One file or directory of the host that appears inside. */
 export interface Bind {
@@ -63,12 +64,6 @@ export function rootOf(binds: readonly Bind[], proc: Root["proc"]): Root {
 export function takeIds(kernel: Kernel, ids: Ids): void {
   if (ids.dropGroups) leaveGroups(kernel);
   becomeUser(kernel, ids.inside);
-}
-
-/** Opens what a bind shows, by the path that the host resolved: a symbolic link that someone put there since is not followed. */
-export function openSource(kernel: Kernel, { source, directory }: Pick<Bind, "source" | "directory">): number {
-  const flags = O.PATH | O.CLOEXEC | (directory ? O.DIRECTORY : 0);
-  return openResolved(kernel, source, { flags, resolve: RESOLVE.NO_SYMLINKS | RESOLVE.NO_MAGICLINKS });
 }
 
 /** Moves into a new root that holds what `root` says and nothing else, and is read-only; and becomes the user of the inside. */
@@ -172,14 +167,13 @@ const STACK = 8n * 2n ** 20n;
 /** Page tables are counted by no limit, but there are no more of them than address space has need of: a 512th. */
 const ADDRESS_SPACE = 16 * 2 ** 30;
 
-/** Sets what the kernel counts for each process. Hard limits, so that they cannot be raised. */
+/** Sets what the kernel counts for each process, but for descriptors, of which later steps need more. Hard limits, so that they cannot be raised. */
 export function setLimits(kernel: Kernel, limits: Limits, processes: number): void {
   setLimit(kernel, "CORE", 0n);
   setLimit(kernel, "DATA", BigInt(IDLE_DATA + limits.memory));
   setLimit(kernel, "STACK", STACK);
   setLimit(kernel, "AS", BigInt(ADDRESS_SPACE + limits.memory));
   setLimit(kernel, "FSIZE", BigInt(limits.fileSize));
-  setLimit(kernel, "NOFILE", BigInt(limits.files));
   setLimit(kernel, "NPROC", BigInt(processes));
   setLimit(kernel, "MEMLOCK", 0n);
   setLimit(kernel, "MSGQUEUE", 0n);

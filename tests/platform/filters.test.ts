@@ -1,6 +1,7 @@
 // The two filters as the kernel applies them, to a puppet that tries every system call there is.
 import { describe, expect } from "bun:test";
 import { closingFilter, startingFilter } from "../../platform/linux/filters.ts";
+import { HEADER, OWN_STRINGS, STRINGS } from "../../platform/linux/puppet.ts";
 import type { Policy } from "../../platform/platform.ts";
 import { SystemError } from "../../syscalls/error.ts";
 import { type Kernel, type SyscallName, self } from "../../syscalls/kernel.ts";
@@ -19,8 +20,10 @@ const testSeccomp = testIf(
 const POLICY: Policy = {
   read: [],
   write: [],
+  run: [],
+  net: [],
   env: {},
-  limits: { memory: 1, files: 64, fileSize: 1 },
+  limits: { memory: 1, processes: 1, files: 64, fileSize: 1 },
   allowUnenforced: [],
 };
 const READ: Policy = { ...POLICY, read: ["/srv"] };
@@ -230,11 +233,12 @@ describe("both filters", () => {
 
 /** A frame by hand, of one call without a name. */
 function callNumber({ socket }: Held, number: number): void {
-  const frame = new Uint8Array(16 + 64);
+  const frame = new Uint8Array(HEADER + 64);
   const view = new DataView(frame.buffer);
   view.setUint32(0, 1, true);
   view.setUint32(4, frame.length, true);
-  view.setUint32(16, number, true);
+  view.setUint32(OWN_STRINGS, STRINGS, true);
+  view.setUint32(HEADER, number, true);
   self.call("sendto", socket.number, frame, frame.length, 0, 0, 0);
   if (self.call("read", socket.number, frame, frame.length) === 0)
     throw new Error("The puppet ended before it answered");

@@ -27,8 +27,10 @@ const STINGY = machine({ namespaces: 0n, proc: undefined, refusals: { user: "EPE
 const policy = (more: Partial<Policy> = {}): Policy => ({
   read: [],
   write: [],
+  run: [],
+  net: [],
   env: {},
-  limits: { memory: 1, files: 64, fileSize: 1 },
+  limits: { memory: 1, processes: 1, files: 64, fileSize: 1 },
   allowUnenforced: [],
   ...more,
 });

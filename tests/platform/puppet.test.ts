@@ -79,7 +79,7 @@ describe("Batch", () => {
       });
     expect(broken).toThrow("broken");
     batch.call("getpid");
-    expect(batch.entries.map(({ mayFail }) => mayFail)).toEqual([true, false]);
+    expect(batch.entries.map(({ flags }) => flags)).toEqual([1, 0]);
   });
 
   testPuppet("carries hundreds of calls in one round trip", () => {
@@ -99,7 +99,7 @@ describe("layOut()", () => {
   const entry = (...args: (number | bigint | null | string | Uint8Array | Memory)[]) => ({
     name: "read" as const,
     args,
-    mayFail: false,
+    flags: 0,
   });
 
   test("throws a RangeError for what does not fit, before anything is sent", () => {

@@ -1,0 +1,139 @@
+/** A puppet's child becomes a program: what it starts with, step by step. */
+import type { Kernel } from "../../syscalls/kernel.ts";
+import {
+  capset,
+  clearAmbient,
+  dropBounding,
+  LOCKED_SECUREBITS,
+  lastCapability,
+  raiseAmbient,
+  setSecurebits,
+} from "../../syscalls/linux/capability.ts";
+import {
+  changeDirectory,
+  changeToDescriptor,
+  close,
+  closeRange,
+  duplicate,
+  setCloseOnExec,
+  setUmask,
+} from "../../syscalls/linux/file.ts";
+import { CAP, type RLIMIT } from "../../syscalls/linux/numbers.ts";
+import {
+  createSession,
+  execute,
+  executeDescriptor,
+  joinSessionKeyring,
+  setGroupIds,
+  setGroups,
+  setKeepCapabilities,
+  setLimit,
+  setNoNewPrivileges,
+  setParentDeathSignal,
+  setProcessGroup,
+  setUserIds,
+} from "../../syscalls/linux/process.ts";
+import { setAffinity, setIoPriority, setNice, setSchedule } from "../../syscalls/linux/schedule.ts";
+import { setFilter } from "../../syscalls/linux/seccomp.ts";
+import { resetSignals, unblockSignals } from "../../syscalls/linux/signal.ts";
+import { setControllingTerminal, setForegroundGroup } from "../../syscalls/linux/terminal.ts";
+import type { ProcessPlan } from "../platform.ts";
+import type { Plan } from "./plan.ts";
+import type { Attempting } from "./root.ts";
+import { enterLandlock } from "./walls.ts";
+
+/** What the puppet has: its strings, and the descriptors that the program is to get, by the program's numbers for them. */
+export interface Held {
+  readonly strings: number;
+  readonly descriptors: ReadonlyMap<number, number>;
+  /** Whether it may take capabilities out of the bounding set. */
+  readonly capable: boolean;
+  readonly landlock: Plan["landlock"];
+  /** Where the child finds its process id. */
+  readonly tid: Uint8Array;
+}
+
+/** Makes the process that carries this out the program. Every step that changes who it is stands behind those that need who it was. */
+export function becomeProgram(kernel: Attempting, plan: ProcessPlan, held: Held): void {
+  placeDescriptors(kernel, held);
+  // What execve hands on: dispositions, the mask, the session and its terminal, the umask, the keyring.
+  if (plan.terminal && plan.init) {
+    // In the puppet's session, whose terminal it is, and the group in front. With a parent in the session, it can be stopped.
+    setProcessGroup(kernel, 0, 0);
+    setForegroundGroup(kernel, 0, held.tid); // SIGTTOU is still blocked
+  } else if (plan.terminal) setControllingTerminal(kernel, 0);
+  else if (plan.init && plan.session === "new")
+    createSession(kernel); // the puppet has one already
+  else if (plan.init && plan.session === "group") setProcessGroup(kernel, 0, 0);
+  resetSignals(kernel);
+  unblockSignals(kernel);
+  // A kernel without keyrings, or an engine that refuses the call, leaves nothing to inherit or to use.
+  kernel.attempt(() => joinSessionKeyring(kernel));
+  setUmask(kernel, plan.umask);
+  if (typeof plan.directory === "number") {
+    changeToDescriptor(kernel, plan.directory);
+    close(kernel, plan.directory); // through a directory of the host the program would get out
+  } else changeDirectory(kernel, plan.directory);
+  if (plan.schedule !== undefined) setSchedule(kernel, plan.schedule);
+  if (plan.nice !== undefined) setNice(kernel, plan.nice);
+  if (plan.ioPriority !== undefined) setIoPriority(kernel, plan.ioPriority);
+  if (plan.affinity !== undefined) setAffinity(kernel, plan.affinity);
+  const limits = Object.entries(plan.limits) as [keyof typeof RLIMIT, bigint][];
+  for (const [resource, value] of limits) if (resource !== "NOFILE") setLimit(kernel, resource, value);
+  takeOn(kernel, plan, held.capable);
+  if (plan.noNewPrivileges) setNoNewPrivileges(kernel);
+  if (held.landlock !== undefined) enterLandlock(kernel, held.landlock.handled, held.landlock.rules);
+  // Landlock's rules need a few.
+  if (plan.limits.NOFILE !== undefined) setLimit(kernel, "NOFILE", plan.limits.NOFILE);
+  // Changing ids and capabilities clears it, so it stands behind them. The puppet ends when its host does.
+  setParentDeathSignal(kernel, plan.parentDeathSignal);
+  for (const filter of plan.filters) setFilter(kernel, filter);
+  const environment = Object.entries(plan.env).map(([name, value]) => `${name}=${value}`);
+  if (typeof plan.program === "number") {
+    setCloseOnExec(kernel, plan.program);
+    executeDescriptor(kernel, plan.program, plan.argv, environment);
+  } else execute(kernel, plan.program, plan.argv, environment);
+}
+
+/** Puts the program's descriptors in their places and closes all others but the strings, which close when the program is executed. */
+function placeDescriptors(kernel: Kernel, { strings, descriptors }: Held): void {
+  const moves = [...descriptors];
+  const sources = new Set(moves.map(([, from]) => from));
+  // One may stand where another is to go.
+  const crowded = moves.some(([to]) => sources.has(to));
+  const away = Math.max(strings, ...moves.flat()) + 1;
+  if (crowded) for (const [index, [, from]] of moves.entries()) duplicate(kernel, from, away + index);
+  for (const [index, [to, from]] of moves.entries()) duplicate(kernel, crowded ? away + index : from, to);
+  const kept = [-1, ...descriptors.keys(), strings].toSorted((a, b) => a - b);
+  kept.forEach((number, index) => {
+    const next = kept[index + 1] ?? 2 ** 32;
+    if (next > number + 1) closeRange(kernel, number + 1, next - 1);
+  });
+  setCloseOnExec(kernel, strings);
+}
+
+/** Takes on the ids and capabilities that the program is to have, and no way to others. */
+function takeOn(kernel: Attempting, plan: ProcessPlan, capable: boolean): void {
+  const { user, group, groups, capabilities } = plan;
+  const each = Array.from({ length: lastCapability() + 1 }, (_, capability) => capability);
+  const keeps = (capability: number) => (capabilities & (1n << BigInt(capability))) !== 0n;
+  if (capable) for (const capability of each) if (!keeps(capability)) dropBounding(kernel, capability);
+  if (groups !== undefined) setGroups(kernel, groups);
+  if (group !== undefined) setGroupIds(kernel, { real: group, effective: group, saved: group });
+  if (user !== undefined) {
+    // To leave id 0 would take the capabilities along.
+    setKeepCapabilities(kernel, true);
+    setUserIds(kernel, { real: user, effective: user, saved: user });
+  }
+  clearAmbient(kernel);
+  // What sets the securebits goes last, and to leave id 0 kept the capabilities, but none in effect.
+  const all = capabilities | (capable ? 1n << BigInt(CAP.SETPCAP) : 0n);
+  if (capabilities !== 0n || (capable && user !== undefined))
+    capset(kernel, { effective: all, permitted: all, inheritable: capabilities });
+  if (capabilities !== 0n) {
+    for (const capability of each) if (keeps(capability)) raiseAmbient(kernel, capability);
+  }
+  const securebits = plan.securebits ?? (capabilities === 0n && capable ? LOCKED_SECUREBITS : undefined);
+  if (securebits !== undefined) setSecurebits(kernel, securebits);
+  capset(kernel, { effective: capabilities, permitted: capabilities, inheritable: capabilities });
+}

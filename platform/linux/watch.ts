@@ -1,0 +1,51 @@
+/** Processes and sockets, as Bun's event loop watches them. */
+import type { Descriptor } from "../../syscalls/descriptor.ts";
+import { SystemError } from "../../syscalls/error.ts";
+import { self } from "../../syscalls/kernel.ts";
+import { EPOLL, EPOLL_EVENTS, F, MACHINE } from "../../syscalls/linux/numbers.ts";
+import { type Ended, reap } from "../../syscalls/linux/process.ts";
+import { Struct } from "../../syscalls/struct.ts";
+
+const EPOLL_EVENT = new Struct({ events: "u32", data: "u64" }, { packed: MACHINE === "x64" });
+
+/** Has Bun's event loop watch a socket, which it then owns; `end` closes it. */
+export function watch(fd: number, socket: { data(bytes: Uint8Array, end: () => void): void; close(): void }): void {
+  // @types/bun does not know that a descriptor will do.
+  const handlers = {
+    data: (own: { terminate(): void }, bytes: Uint8Array) => socket.data(bytes, () => own.terminate()),
+    end: socket.close,
+    close: socket.close,
+  };
+  void Bun.connect({ fd, socket: handlers } as never);
+}
+
+/** Settles when the process of a pidfd has ended; reaps it, and closes the pidfd. */
+export function ended(pidfd: Descriptor): Promise<Ended> {
+  return new Promise((resolve) => {
+    const look = () => {
+      if (pidfd.closed) return;
+      const end = reap(self, pidfd.number);
+      if (end === undefined) {
+        setTimeout(look, 1); // the event loop was early; nothing would tell again
+        return;
+      }
+      pidfd.close();
+      resolve(end);
+    };
+    // A pidfd becomes readable when its process ends, which a socket handler takes for its close.
+    try {
+      watch(self.call("fcntl", pidfd.number, F.DUPFD_CLOEXEC, 0), { data() {}, close: look });
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
+      look(); // there is no room for one more descriptor, and the process must be reaped all the same
+    }
+  });
+}
+
+/** Settles when there is something to read from a socket, which stays the caller's and is not read. */
+export function readable(fd: number): Promise<void> {
+  const epoll = self.call("epoll_create1", EPOLL.CLOEXEC);
+  self.call("epoll_ctl", epoll, EPOLL.CTL_ADD, fd, EPOLL_EVENT.encode({ events: EPOLL_EVENTS.IN }));
+  // Bun tries recv(2) on what is readable, which fails for an epoll descriptor: it then closes that, and says so.
+  return new Promise((resolve) => watch(epoll, { data() {}, close: resolve }));
+}

@@ -1,0 +1,147 @@
+/** Zygotes: puppets that stay, and from which those of containers are forked. */
+import type { Descriptor } from "../../syscalls/descriptor.ts";
+import { SystemError } from "../../syscalls/error.ts";
+import { self } from "../../syscalls/kernel.ts";
+import { changeDirectory, close, closeRange, duplicate, open } from "../../syscalls/linux/file.ts";
+import { CLONE, F, O } from "../../syscalls/linux/numbers.ts";
+import { clone } from "../../syscalls/linux/process.ts";
+import { receiveDescriptors, sendDescriptors } from "../../syscalls/linux/socket.ts";
+import type { IdMaps, IdRange } from "../platform.ts";
+import { abilities } from "./abilities.ts";
+import { mapsFor, writeMaps } from "./ids.ts";
+import { endChild, endPuppet, holdChild, namesOf, type Puppet, startPuppet } from "./launch.ts";
+import { Batch, NEWS, STRINGS } from "./puppet.ts";
+
+/*
+ * A puppet that is forked from another need not be executed anew, and what is inside a container cannot look into it, whatever capabilities
+ * it has there: the memory belongs to the user namespace in which the zygote was executed, the host's.
+ *
+ * A network namespace costs as much as all the rest, and in one that has no sockets nothing can happen. So programs that cannot make
+ * sockets share one. Who has no rights on the host can only begin in it, which takes a parent there: a second zygote.
+ *
+ * Children of zygotes are the host's own (CLONE_PARENT). Zygotes run nothing, and end with the host, as their strings do.
+ */
+const zygotes: { apart?: Puppet; shared?: Puppet } = {};
+
+/** What the zygote gets of the host, in this order, at the first numbers that it has free. */
+const CHILDS_STRINGS = NEWS + 1;
+const OTHERS = NEWS + 2;
+
+/** SCM_MAX_FD: what the kernel sends at once. */
+const MOST_SENT = 253;
+
+/** What a puppet forked from the zygote begins with. */
+export interface Birth {
+  /** CLONE.NEW* */
+  readonly namespaces: bigint;
+  /** Whether it is in the empty network that sandboxes share; then it has a user namespace, and no network among `namespaces`. */
+  readonly sharedNetwork: boolean;
+  /** The maps of its user namespace, if it has one. */
+  readonly maps: IdMaps | undefined;
+  /** The host's descriptors of its strings and of its news. */
+  readonly strings: number;
+  readonly news: number;
+  /** More of the host's descriptors, by the numbers, from 100 on, that they get. */
+  readonly placed: ReadonlyMap<number, number>;
+}
+
+/** A puppet that was forked. */
+export interface Born {
+  readonly pid: number;
+  readonly pidfd: Descriptor;
+  /** Its number of its strings. */
+  readonly strings: number;
+  /** What it answers first of all: that it has its descriptors. Throws if it has not. */
+  take(answer: Uint8Array): void;
+}
+
+/** Forks a puppet. Throws the SystemError of what failed. */
+export function forkPuppet(birth: Birth): Born {
+  const kind = birth.sharedNetwork ? "shared" : "apart";
+  const known = zygotes[kind];
+  if (known !== undefined) {
+    try {
+      return forkFrom(known, birth);
+    } catch (error) {
+      // EPIPE, and nothing else: someone ended the zygote, before it was told anything. There is another one.
+      if (!(error instanceof SystemError && error.code === "EPIPE")) throw error;
+      endPuppet(known);
+    }
+  }
+  const made = makeZygote(kind);
+  zygotes[kind] = made;
+  return forkFrom(made, birth);
+}
+
+function forkFrom(parent: Puppet, birth: Birth): Born {
+  const { kernel } = parent;
+  const batch = new Batch();
+  const count = birth.placed.size + 2;
+  if (count > MOST_SENT)
+    throw new RangeError(`Cannot hand over ${count} descriptors and mounts: at most ${MOST_SENT} can be`);
+  const sent = [birth.news, birth.strings, ...birth.placed.values()];
+  // A zygote that waits for descriptors which cannot be sent would take the next frame for them.
+  for (const descriptor of sent) self.call("fcntl", descriptor, F.GETFD, 0);
+  receiveDescriptors(batch, STRINGS, new Uint8Array(1), { most: sent.length });
+  const forked = batch.entries.length;
+  batch.fork(() => clone(batch, { flags: CLONE.PARENT | birth.namespaces }));
+  [...birth.placed.keys()].forEach((number, index) => {
+    duplicate(batch, OTHERS + index, number);
+  });
+  closeRange(batch, 0, STRINGS);
+  closeRange(batch, OTHERS, 99);
+  const closing = new Batch();
+  closeRange(closing, NEWS);
+  const prepared = kernel.prepare(batch, CHILDS_STRINGS);
+  let pid = 0;
+  kernel.send(prepared, (answer) => {
+    pid = prepared.read(answer)[forked]!;
+  });
+  sendDescriptors(self, parent.socket.number, new Uint8Array(1), sent);
+  kernel.send(kernel.prepare(closing), () => {});
+  try {
+    kernel.until(() => pid !== 0);
+  } catch (error) {
+    if (!(error instanceof SystemError && error.syscall === "clone")) throw error;
+    throw new SystemError("clone", error.errno, `(${namesOf(birth.namespaces)})`);
+  }
+  const pidfd = holdChild(pid);
+  try {
+    if (birth.maps === undefined) {
+      // there is no user namespace
+    } else if (birth.sharedNetwork && !abilities().root) kernel.carryOut(mapping(pid, birth.maps));
+    else writeMaps(pid, birth.maps);
+  } catch (error) {
+    endChild(pidfd);
+    throw error;
+  }
+  return { pid, pidfd, strings: CHILDS_STRINGS, take: (answer) => void prepared.read(answer) };
+}
+
+/** Writes the maps as the zygote may, whose user namespace is between: its own ids stand for those that the maps have outside. */
+function mapping(pid: number, { uids, gids, setgroups }: IdMaps): Batch {
+  const batch = new Batch();
+  const own = mapsFor(undefined);
+  const lines = (ranges: readonly IdRange[], id: number) =>
+    ranges.map(({ inside, count }) => `${inside} ${id} ${count}\n`).join("");
+  const write = (name: string, text: string) => {
+    const bytes = new TextEncoder().encode(text);
+    const file = open(batch, `/proc/${pid}/${name}`, O.WRONLY | O.CLOEXEC);
+    batch.call("write", file, bytes, bytes.length);
+    close(batch, file);
+  };
+  if (setgroups === "deny") write("setgroups", "deny");
+  write("uid_map", lines(uids, own.uids[0]!.inside));
+  write("gid_map", lines(gids, own.gids[0]!.inside));
+  return batch;
+}
+
+function makeZygote(kind: keyof typeof zygotes): Puppet {
+  // Root makes network namespaces without a user namespace, in which it would not be root to the files that it shows.
+  const user = kind === "shared" && !abilities().root;
+  const network = kind === "shared" ? CLONE.NEWNET : 0n;
+  const made = startPuppet({ namespaces: network | (user ? CLONE.NEWUSER : 0n), descriptors: [] });
+  if (user) writeMaps(made.pid, mapsFor(undefined));
+  changeDirectory(made.kernel, "/"); // it stays, and should hold no directory of the host's in use
+  return made;
+}

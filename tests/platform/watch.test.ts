@@ -1,0 +1,77 @@
+import { expect, test } from "bun:test";
+import { ended, readable, watch } from "../../platform/linux/watch.ts";
+import { Descriptor } from "../../syscalls/descriptor.ts";
+import { self } from "../../syscalls/kernel.ts";
+import { SOCK } from "../../syscalls/linux/constants.ts";
+import { SIG } from "../../syscalls/linux/numbers.ts";
+import { signalProcess } from "../../syscalls/linux/signal.ts";
+import { socketPair } from "../../syscalls/linux/socket.ts";
+import { openDescriptors, until } from "../attacks/arena.ts";
+import { children, hold, testPuppet } from "./strings.ts";
+
+const send = (socket: number, text: string) => self.call("write", socket, Buffer.from(text), text.length);
+
+test("watch() gives each packet as it was sent, and then the end, once", async () => {
+  const before = openDescriptors();
+  const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
+  const said: string[] = [];
+  let ends = 0;
+  watch(ours, { data: (bytes) => said.push(Buffer.from(bytes).toString()), close: () => ends++ });
+  for (const text of ["one", "two", "three"]) send(theirs, text);
+  await until(() => said.length === 3);
+  expect(said).toEqual(["one", "two", "three"]);
+  self.call("close", theirs);
+  await until(() => ends > 0 && openDescriptors() <= before);
+});
+
+test("watch() lets go of the socket when it is told to", async () => {
+  const before = openDescriptors();
+  const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
+  using other = new Descriptor(theirs);
+  watch(ours, { data: (_, end) => end(), close() {} });
+  send(other.number, "enough");
+  await until(() => openDescriptors() === before + 1);
+  expect(() => self.call("sendto", other.number, Buffer.from("x"), 1, 0x4000, null, 0)).toThrow("EPIPE");
+});
+
+test("readable() settles when there is something to read, and reads nothing of it", async () => {
+  const before = openDescriptors();
+  const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
+  using socket = new Descriptor(ours);
+  using other = new Descriptor(theirs);
+  let settled = false;
+  const waiting = readable(socket.number).then(() => {
+    settled = true;
+  });
+  for (let turns = 0; turns < 20; turns++) await Bun.sleep(0);
+  expect(settled).toBe(false);
+  send(other.number, "packet");
+  await waiting;
+  const into = Buffer.alloc(16);
+  expect(into.toString("utf8", 0, self.call("read", socket.number, into, into.length))).toBe("packet");
+  await until(() => openDescriptors() === before + 2);
+});
+
+test("readable() settles at the other's end", async () => {
+  const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
+  using socket = new Descriptor(ours);
+  const waiting = readable(socket.number);
+  self.call("close", theirs);
+  await waiting;
+});
+
+testPuppet("ended() gives how a process ended, reaps it, and lets go of it", async () => {
+  const before = openDescriptors();
+  for (const [act, how] of [
+    [(puppet: ReturnType<typeof hold>) => puppet.socket.close(), { code: 0 }],
+    [(puppet: ReturnType<typeof hold>) => signalProcess(self, puppet.pidfd.number, SIG.KILL), { signal: 9 }],
+  ] as const) {
+    using puppet = hold();
+    const end = ended(puppet.pidfd);
+    act(puppet);
+    expect(await end).toMatchObject(how);
+    expect(puppet.pidfd.closed).toBe(true);
+    expect(children().map(({ pid }) => pid)).not.toContain(puppet.pid);
+  }
+  await until(() => openDescriptors() <= before);
+});
