@@ -41,9 +41,12 @@ export interface Sandbox {
   readonly read?: readonly string[];
   /** Files and directories it may read and write. */
   readonly write?: readonly string[];
-  /** Programs it may execute. Not supported yet: anything but an empty list throws. */
+  /** Programs it may execute, each with what that needs in order to start. For `run` and `exec`; an actor starts no programs. */
   readonly run?: readonly string[];
-  /** Hosts it may connect to. Not supported yet: anything but an empty list throws. */
+  /**
+   * Hosts it may connect to, with their ports: `"example.com:443"`, `"*.example.com:443"`, `"10.0.0.0/8:5432"`. For `run` and `exec`, whose
+   * programs find a proxy in their environment; an actor is handed `network([...])` in a message.
+   */
   readonly net?: readonly string[];
   /** Its environment, whole. */
   readonly env?: Readonly<Record<string, string>>;
@@ -56,7 +59,7 @@ export interface Sandbox {
     readonly cpuTime?: string | number;
     /** Time from start to end: `"30 s"`, `"500 ms"`, or seconds. */
     readonly wallTime?: string | number;
-    /** Processes. Only 1 is supported. */
+    /** Processes and threads of a program and all that it starts; 64 where nothing is said. An actor is one. */
     readonly processes?: number;
     /** Open descriptors; 256 where nothing is said. */
     readonly files?: number;
@@ -71,15 +74,21 @@ const MIB = 2 ** 20;
 const LEAST_MEMORY = 64 * MIB;
 
 /** The policy of a sandbox: checked, complete, its paths real. Throws TypeError, RangeError or the SystemError of a path. */
-export function policyOf(sandbox: Sandbox = {}): Policy {
+export function policyOf(sandbox: Sandbox = {}, of: "actor" | "program" = "actor"): Policy {
   if (!check.Check(sandbox)) {
     const [first] = check.Errors(sandbox);
     const where = first === undefined ? "" : first.instancePath.slice(1).replaceAll("/", ".");
-    throw new TypeError(`Cannot use this sandbox: ${where || "it"} ${first?.message ?? "is not one"}`);
+    throw new TypeError(
+      `Cannot use this sandbox: ${where || "it"} ${first?.message === "schema is false" ? "is no word of it" : (first?.message ?? "is not one")}`,
+    );
   }
   const limits = sandbox.limits ?? {};
-  refuseUnsupported(sandbox);
-  const memory = limits.memory === undefined ? 512 * MIB : bytes(limits.memory, "limits.memory");
+  if (of === "actor") refuseOfActors(sandbox);
+  if (limits.cpu !== undefined)
+    throw new TypeError(
+      "Cannot use limits.cpu: this version of caisson does not support it; limits.cpuTime bounds processor time",
+    );
+  const memory = limits.memory === undefined ? 512 * MIB : sizeOf(limits.memory, "limits.memory");
   if (memory < LEAST_MEMORY)
     throw new RangeError(`Cannot limit memory to ${limits.memory}: Bun needs 64 MiB beside what it starts with`);
   const cpuTime = limits.cpuTime === undefined ? undefined : seconds(limits.cpuTime, "limits.cpuTime");
@@ -87,26 +96,27 @@ export function policyOf(sandbox: Sandbox = {}): Policy {
   return {
     read: (sandbox.read ?? []).map(realPath),
     write: (sandbox.write ?? []).map(realPath),
+    run: [...(sandbox.run ?? [])],
+    net: [...(sandbox.net ?? [])],
     env: { ...sandbox.env },
     limits: {
       memory,
       ...(cpuTime === undefined ? {} : { cpuTime }),
       ...(wallTime === undefined ? {} : { wallTime: wallTime * 1000 }),
+      processes: limits.processes ?? (of === "actor" ? 1 : 64),
       files: limits.files ?? 256,
-      fileSize: limits.fileSize === undefined ? 64 * MIB : bytes(limits.fileSize, "limits.fileSize"),
+      fileSize: limits.fileSize === undefined ? 64 * MIB : sizeOf(limits.fileSize, "limits.fileSize"),
     },
     allowUnenforced: [...(sandbox.allowUnenforced ?? [])],
   };
 }
 
-/** What is understood, but cannot be kept yet, is refused: never ignored. */
-function refuseUnsupported({ run, net, limits }: Sandbox): void {
-  const not = (what: string, instead: string) =>
-    new TypeError(`Cannot use ${what}: this version of caisson does not support it; ${instead}`);
+/** What makes no sense of an actor is refused: never ignored. */
+function refuseOfActors({ run, net, limits }: Sandbox): void {
+  const not = (what: string, instead: string) => new TypeError(`Cannot use ${what} for an actor: ${instead}`);
   if (run !== undefined && run.length > 0) throw not("run", "an actor starts no programs");
   if (net !== undefined && net.length > 0)
-    throw not("net", "an actor has no network; fetch in the host and pass what came");
-  if (limits?.cpu !== undefined) throw not("limits.cpu", "limits.cpuTime bounds processor time");
+    throw not("net", "an actor has no network of its own; hand it network([...]) in a message");
   if (limits?.processes !== undefined && limits.processes !== 1)
     throw not("limits.processes", "an actor is one process");
 }
@@ -136,9 +146,9 @@ const SIZES: Readonly<Record<string, number>> = {
 };
 const TIMES: Readonly<Record<string, number>> = { ms: 0.001, s: 1, min: 60, h: 3600 };
 
-/** A size in bytes. */
-function bytes(amount: string | number, what: string): number {
-  return Math.floor(quantity(amount, SIZES, what));
+/** A size in bytes, at least one: to the kernel, none is often no limit. */
+export function sizeOf(amount: string | number, what: string): number {
+  return Math.max(1, Math.floor(quantity(amount, SIZES, what)));
 }
 
 /** A time in seconds. */

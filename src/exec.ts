@@ -1,0 +1,185 @@
+/** Programs in sandboxes: one call each. */
+import { type Contained, type ContainerPlan, type Enforcement, type Mount, platform } from "../platform/index.ts";
+import { self } from "../syscalls/kernel.ts";
+import { listenOn } from "../syscalls/linux/network.ts";
+import { ptyNumber } from "../syscalls/linux/terminal.ts";
+import { type ContainerOptions, containerPlan } from "./container.ts";
+import type { Decision } from "./decision.ts";
+import { type Egress, egress } from "./egress.ts";
+import { LimitExceeded } from "./error.ts";
+import { Listener } from "./listener.ts";
+import { bind } from "./mounts.ts";
+import { checkOptions, FUNCTION, list, MOUNT, OBJECT } from "./option.ts";
+import { checkProcess, Launch, Process, type ProcessOptions, type Usage } from "./process.ts";
+import { policyOf, type Sandbox, sizeOf } from "./sandbox.ts";
+
+export interface ExecOptions extends ProcessOptions {
+  /** What it may do. Nothing, where this is left out, but to run the program that was named. */
+  readonly sandbox?: Sandbox;
+  /** What it sees beside that: `tmpfs("/tmp")`. */
+  readonly files?: readonly Mount[];
+  /** A container of its own instead of a sandbox: what it may do is then what that leaves open. */
+  readonly container?: Omit<ContainerOptions, "signal">;
+  /** Is told of each attempt to connect to a host, where `net` grants any. */
+  readonly onDecision?: (decision: Decision) => void;
+}
+
+export interface RunOptions extends Omit<ExecOptions, "terminal"> {
+  /** How much it may print on each stream: `"1 MiB"`, or bytes; 16 MiB where nothing is said. */
+  readonly maxOutput?: string | number;
+}
+
+export interface RunResult {
+  /** Null after a signal. */
+  readonly exitCode: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: Buffer;
+  readonly stderr: Buffer;
+  readonly usage: Usage;
+}
+
+const MOST_OUTPUT = 16 * 2 ** 20;
+
+/**
+ * Starts a program in a sandbox of its own, in the manner of `Bun.spawn`: it sees itself, what it needs in order to start, and what the sandbox
+ * grants. All that it started ends with it.
+ *
+ * Rejects with `NotRunnable` for a program that is not there, `NotEnforced` when this machine cannot keep what was asked for, and
+ * the SystemError of what could not be done.
+ *
+ * @example await using convert = await exec(["ffmpeg", "-i", "in.avi", "out.webm"], { sandbox: { read: ["in.avi"], write: ["."] }, cwd: process.cwd() });
+ */
+export async function exec(argv: readonly string[], options: ExecOptions = {}): Promise<SandboxedProcess> {
+  const { sandbox = {}, files = [], container, onDecision, signal, ...process } = options;
+  checkOptions({ sandbox, files, onDecision }, { sandbox: OBJECT, files: list(MOUNT), onDecision: FUNCTION });
+  checkProcess(argv, { ...process, ...(signal === undefined ? {} : { signal }) });
+  signal?.throwIfAborted();
+  const [name] = argv;
+  if (name === undefined) throw new TypeError("Cannot run nothing: a program is expected");
+  if (container !== undefined) {
+    if (options.sandbox !== undefined || options.files !== undefined || onDecision !== undefined)
+      throw new TypeError(
+        "Cannot use sandbox, files or onDecision with a container: it has files of its own, and no sandbox",
+      );
+    using launch = new Launch(argv, process);
+    const running = await platform.execute(withConsole(containerPlan(container), launch), launch.plan);
+    launch.started();
+    return new SandboxedProcess(running, launch, { signal });
+  }
+  // What a sandbox decides is refused here, not ignored.
+  for (const option of ["rlimits", "capabilities", "securebits", "noNewPrivileges", "user", "group", "groups"] as const)
+    if (process[option] !== undefined)
+      throw new TypeError(`Cannot use ${option} in a sandbox, which decides that: use its limits, or a container`);
+  const named = process.program === undefined ? [name] : [];
+  const policy = policyOf({ ...sandbox, run: [...named, ...(sandbox.run ?? [])] }, "program");
+  using launch = new Launch(argv, { ...process, env: { ...policy.env, ...process.env } });
+  using ends = new DisposableStack();
+  const gate =
+    policy.net.length === 0 ? undefined : ends.use(egress(policy.net, onDecision === undefined ? {} : { onDecision }));
+  const running = await platform.sandbox(policy, launch.plan, {
+    mounts: [...files, ...consoleOf(launch)],
+    ...(gate === undefined ? {} : { prepare: async (container: Contained) => openGate(container, gate, ends) }),
+  });
+  launch.started();
+  return new SandboxedProcess(running, launch, {
+    signal,
+    enforcement: running.enforcement,
+    wallTime: policy.limits.wallTime,
+    ends: ends.move(),
+  });
+}
+
+/** The program's terminal by a name: it comes from the host, and programs ask what theirs is called. */
+function consoleOf({ terminal }: Launch): Mount[] {
+  if (terminal === undefined) return [];
+  const options = { write: true, devices: true, execute: false };
+  return [
+    { ...bind(`/dev/pts/${ptyNumber(self, terminal.number)}`, "/dev/console", options), idmap: undefined } as Mount,
+  ];
+}
+
+function withConsole(plan: ContainerPlan, launch: Launch): ContainerPlan {
+  if (plan.root?.mounts.some(({ kind, target }) => kind === "dev" && target === "/dev") !== true) return plan;
+  return { ...plan, root: { ...plan.root, mounts: [...plan.root.mounts, ...consoleOf(launch)] } };
+}
+
+/** Has a proxy listen inside, and says in the environment where. */
+function openGate(container: Contained, gate: Egress, ends: DisposableStack): Record<string, string> {
+  const socket = listenOn(container.kernel, { family: "INET", address: "127.0.0.1", port: 0 });
+  const listener = ends.use(new Listener(container.take(socket)));
+  container.kernel.call("close", socket);
+  gate.serve(listener);
+  const [http, socks] = ["http", "socks5h"].map((scheme) => `${scheme}://127.0.0.1:${listener.port}`) as [
+    string,
+    string,
+  ];
+  return {
+    http_proxy: http,
+    https_proxy: http,
+    all_proxy: socks,
+    HTTP_PROXY: http,
+    HTTPS_PROXY: http,
+    ALL_PROXY: socks,
+  };
+}
+
+/** A program in a sandbox of its own. */
+export class SandboxedProcess extends Process {
+  /** Which mechanisms keep each guarantee of its sandbox; a container has none. */
+  readonly enforcement: Enforcement | undefined;
+  /** The limit that ended it. */
+  limit: "wallTime" | undefined;
+
+  constructor(
+    running: ConstructorParameters<typeof Process>[0],
+    launch: Launch,
+    life: {
+      readonly signal: AbortSignal | undefined;
+      readonly enforcement?: Enforcement;
+      readonly wallTime?: number | undefined;
+      readonly ends?: DisposableStack;
+    },
+  ) {
+    super(running, launch, life.signal);
+    this.enforcement = life.enforcement;
+    const timer =
+      life.wallTime === undefined
+        ? undefined
+        : setTimeout(() => {
+            this.limit = "wallTime";
+            this.kill();
+          }, life.wallTime);
+    void this.exited.then(() => {
+      clearTimeout(timer);
+      life.ends?.dispose();
+    });
+  }
+}
+
+/**
+ * Runs a program in a sandbox of its own to its end, and gives what it printed. As `exec`, and rejects with `LimitExceeded` when it prints too
+ * much or takes too long.
+ *
+ * @example const { stdout } = await run(["pdftotext", "-", "-"], { stdin: pdf });
+ */
+export async function run(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+  const { maxOutput, ...rest } = options;
+  const most = maxOutput === undefined ? MOST_OUTPUT : sizeOf(maxOutput, "maxOutput");
+  await using process = await exec(argv, rest);
+  const tooMuch = new LimitExceeded(`Program ${argv[0]} was ended: it printed more than ${most} bytes`, "output");
+  const all = async (stream: ReadableStream<Uint8Array> | undefined) => {
+    const pieces: Uint8Array[] = [];
+    let length = 0;
+    for await (const piece of stream ?? []) {
+      length += piece.length;
+      if (length > most) throw tooMuch;
+      pieces.push(piece);
+    }
+    return Buffer.concat(pieces);
+  };
+  const [stdout, stderr] = await Promise.all([all(process.stdout), all(process.stderr)]);
+  await process.exited;
+  if (process.limit !== undefined)
+    throw new LimitExceeded(`Program ${argv[0]} was ended: it reached its limit ${process.limit}`, process.limit);
+  return { exitCode: process.exitCode, signal: process.signalCode, stdout, stderr, usage: process.usage! };
+}
