@@ -1,10 +1,17 @@
 /** The first thing that runs inside: it closes the last doors, and then lets the user's code in. */
+
+import { Descriptor } from "../syscalls/descriptor.ts";
 import { self } from "../syscalls/kernel.ts";
 import { setFilterOnAllThreads } from "../syscalls/linux/seccomp.ts";
+import { receiveDescriptors } from "../syscalls/linux/socket.ts";
 import type { Incoming } from "./answers.ts";
+import { NETWORK, receiveFile } from "./capability.ts";
 import { type Channel, connect } from "./channel.ts";
+import { readU32, writeU32 } from "./frame.ts";
 import { answer, inbox, join, send, signal } from "./inbox.ts";
 import { DescriptorLane } from "./lane.ts";
+import { loadReach } from "./late.ts";
+import { decode, encode } from "./message.ts";
 
 /** Where the host's program put what it hands over: behind the standard streams and the puppet's strings. */
 const DATA_LANE = 4;
@@ -47,7 +54,7 @@ async function boot(): Promise<void> {
   const filter = readExactly(length);
   channel = await connect(DATA_LANE, {
     role: "actor",
-    descriptors: new DescriptorLane(DESCRIPTOR_LANE),
+    descriptors: new DescriptorLane(DESCRIPTOR_LANE, receive),
     hooks: { onStart: (options, source) => void load(options as BootOptions, source), onCall },
   });
   void channel.closed.then(() => process.exit(HOST_GONE));
@@ -57,6 +64,13 @@ async function boot(): Promise<void> {
   join(channel);
   process.on("exit", () => channel.flush());
   channel.hello(null);
+}
+
+/** Takes a descriptor in: a file's, or a network's, of which the code is read only by those actors that are handed one. */
+function receive(descriptor: number, tag: number): Disposable {
+  if (tag !== NETWORK) return receiveFile(descriptor, tag);
+  const { Reach } = loadReach({ Descriptor, self, receiveDescriptors, readU32, writeU32, decode, encode });
+  return new Reach(new Descriptor(descriptor));
 }
 
 function onCall(name: string, args: readonly unknown[], call: Incoming): unknown {

@@ -118,23 +118,49 @@ const BOOT_NAME = "caisson:boot";
 
 /**
  * Makes the boot file quick to start, for every actor starts it. As a module it would cost some 80 µs for each KiB; as the text of a
- * function, of which Bun parses no more than it runs, a third. The thorough half of the codec stays text until a value needs it. The tables
- * become constants of their own, which the bundler can drop, and of the numbers only those of the calls that the boot file makes remain.
+ * function, of which Bun parses no more than it runs, a third. The thorough half of the codec waits as a comment until a value needs it, and
+ * so does the network until one comes: a comment is passed over. The tables become constants of their own, which the bundler can drop, and
+ * of the numbers only those of the calls that the boot file makes remain.
  */
 async function buildBoot(): Promise<string> {
-  const codec = await functionOf("./cbor.ts", [leave(/[/]error\.ts$/)]);
-  const lazy = `
-    import * as error from "./error.ts";
-    export const { read, write } = ${called(codec, "() => error")};`;
   const calls = Object.fromEntries(CALLS_INSIDE.map((name) => [name, numberOf(name)]));
   const tables = Object.entries({ ...numbers, NUMBERS: { [numbers.MACHINE]: calls }, FLAGS: null });
-  const lean = tables.map(([name, table]) => `export const ${name} = ${literal(table)};`).join("\n");
+  const lean = replace(
+    /syscalls[/]linux[/]numbers\.ts$/,
+    tables.map(([name, table]) => `export const ${name} = ${literal(table)};`).join("\n"),
+  );
+  const codec = await functionOf("./cbor.ts", [leave(/[/]error\.ts$/)]);
+  const codecWaits = `
+    import { textOf } from ${TEXTS};
+    import * as error from "./error.ts";
+    export const { read, write } = ${called('textOf("codec")', "() => error")};`;
+  // What the boot file has of these is there once: the kernel's trap could not be made again.
+  const reach = await functionOf("./reach.ts", [lean, leave(/[/](descriptor|frame|kernel|message|socket)\.ts$/)]);
+  const late = `
+    import { textOf } from ${TEXTS};
+    export const loadReach = (inside) => ${called('textOf("reach")', "() => inside")};`;
   const boot = await functionOf("./boot.ts", [
-    replace(/src[/]cbor\.ts$/, lazy),
-    replace(/syscalls[/]linux[/]numbers\.ts$/, lean),
+    leave(/^caisson:texts$/),
+    replace(/src[/]cbor\.ts$/, codecWaits),
+    replace(/src[/]late\.ts$/, late),
+    lean,
   ]);
+  const modules = `(name) => name === ${TEXTS} ? texts : ffi`;
   // The first line tells Bun that there is nothing to transpile.
-  return `// @bun\nimport * as ffi from "bun:ffi";\n${called(`${boot}\n//# sourceURL=${BOOT_NAME}`, "() => ffi")};\n`;
+  return `// @bun
+import * as ffi from "bun:ffi";
+const waiting = { ${comment("codec", codec)}, ${comment("reach", reach)} };
+const texts = { textOf: (name) => waiting[name].toString().slice(name.length + 6, -3).replaceAll("*\\0/", "*/") };
+${called(JSON.stringify(`${boot}\n//# sourceURL=${BOOT_NAME}`), modules)};
+`;
+}
+
+/** The module that gives the boot file the texts that wait in comments. */
+const TEXTS = '"caisson:texts"';
+
+/** A method that is nothing but a comment. */
+function comment(name: string, text: string): string {
+  return `${name}() {/*${text.replaceAll("*/", "*\0/")}*/}`;
 }
 
 /** A module of ours with what it imports, as the text of a function of `exports`, `require` and `module`. */
@@ -144,9 +170,9 @@ async function functionOf(name: string, plugins: Bun.BunPlugin[]): Promise<strin
   return (await result.outputs[0]!.text()).replace("// @bun @bun-cjs\n", "");
 }
 
-/** An expression that runs such a function and gives what it exports. */
+/** An expression that runs such a function, whose text an expression gives, and gives what it exports. */
 function called(text: string, require: string): string {
-  return `((module) => ((0, eval)(${JSON.stringify(text)})(module.exports, ${require}, module), module.exports))({ exports: {} })`;
+  return `((module) => ((0, eval)(${text})(module.exports, ${require}, module), module.exports))({ exports: {} })`;
 }
 
 /** Has the bundler leave a module to whoever runs the bundle. */
@@ -171,6 +197,7 @@ const CALLS_INSIDE = [
   "dup3",
   "fcntl",
   "fstat",
+  "getsockopt",
   "mmap",
   "mprotect",
   "openat",

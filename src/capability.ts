@@ -1,12 +1,13 @@
-/** Values that carry authority: open files. */
+/** Values that carry authority: open files, and the network. */
 import { Descriptor } from "../syscalls/descriptor.ts";
 import { self } from "../syscalls/kernel.ts";
 import { fileStatus, open, statusFlags } from "../syscalls/linux/file.ts";
 import { O } from "../syscalls/linux/numbers.ts";
+import type { Connection } from "./connection.ts";
 import { ProtocolViolation } from "./error.ts";
 
 /** What may be done with a file. */
-export const MODES = ["read", "write", "append"] as const;
+const MODES = ["read", "write", "append"] as const;
 export type Mode = (typeof MODES)[number];
 
 /** A file that travels in a message as an open descriptor: whoever gets it may do with it what its mode says, and nothing else. */
@@ -27,18 +28,47 @@ export interface FileCapability {
   [Symbol.dispose](): void;
 }
 
+/** The network, as far as its rules go: whoever gets it may reach what they name. What is reached, the host reaches. */
+export interface NetworkCapability {
+  /** A connection to `"host:port"`. Rejects with an error named `EgressDenied` where no rule allows it, `Unreachable` where it fails. */
+  connect(target: string): Promise<Connection>;
+  /**
+   * As the global `fetch`; the host makes the request, TLS included. Redirections are not followed, and bodies come as they were sent,
+   * compressed ones too: none is asked for.
+   */
+  fetch(url: string | URL, init?: RequestInit): Promise<Response>;
+  /** Reaches nothing more from here on; connections stay. */
+  close(): void;
+  [Symbol.dispose](): void;
+}
+
+/** How the lane marks the descriptor of a network; those of files are marked with their mode. */
+export const NETWORK = MODES.length;
+
+/** What is made a descriptor when it is sent, each time anew. */
+export abstract class Source {
+  /** How the lane marks the descriptor. */
+  abstract readonly tag: number;
+  abstract open(): Descriptor;
+}
+
 /** A file of the host that was named. It is opened when it is sent, each time anew; here it can be read like `Bun.file`. */
-export class NamedFile implements FileCapability {
+class NamedFile extends Source implements FileCapability {
   readonly path: string;
   readonly mode: Mode;
 
   constructor(path: string, mode: Mode) {
+    super();
     this.path = path;
     this.mode = mode;
   }
 
+  get tag(): number {
+    return MODES.indexOf(this.mode);
+  }
+
   /** Opens it. Throws SystemError, or TypeError for what is not a regular file. */
-  open(): Descriptor {
+  override open(): Descriptor {
     const flags = { read: O.RDONLY, write: O.WRONLY | O.CREAT | O.TRUNC, append: O.WRONLY | O.CREAT | O.APPEND }[
       this.mode
     ];
@@ -99,6 +129,10 @@ export class OpenFile implements FileCapability {
   constructor(descriptor: Descriptor, mode: Mode) {
     this.#descriptor = descriptor;
     this.mode = mode;
+  }
+
+  get tag(): number {
+    return MODES.indexOf(this.mode);
   }
 
   get descriptor(): number {

@@ -2,7 +2,8 @@
 import type { Incoming } from "./answers.ts";
 import type { Channel } from "./channel.ts";
 
-export type { FileCapability, Mode } from "./capability.ts";
+export type { FileCapability, Mode, NetworkCapability } from "./capability.ts";
+export type { Connection } from "./connection.ts";
 
 let channel: Channel | undefined;
 let answering: Incoming | undefined;

@@ -4,7 +4,7 @@ import { SystemError } from "../syscalls/error.ts";
 import { self } from "../syscalls/kernel.ts";
 import { MSG } from "../syscalls/linux/constants.ts";
 import { receiveDescriptors, sendDescriptors } from "../syscalls/linux/socket.ts";
-import { MODES, NamedFile, OpenFile, receiveFile } from "./capability.ts";
+import { OpenFile, receiveFile, Source } from "./capability.ts";
 import { ProtocolViolation } from "./error.ts";
 import type { Descriptors } from "./frame.ts";
 
@@ -14,14 +14,17 @@ const MOST = 16;
 export class DescriptorLane implements Descriptors {
   readonly #socket: Descriptor;
   /** Arrived, and named by no frame so far. */
-  readonly #waiting: OpenFile[] = [];
+  readonly #waiting: Disposable[] = [];
+  readonly #accept: (descriptor: number, tag: number) => Disposable;
 
-  constructor(socket: number) {
+  /** @param accept takes a descriptor in, or closes it and throws ProtocolViolation */
+  constructor(socket: number, accept: (descriptor: number, tag: number) => Disposable = receiveFile) {
     this.#socket = new Descriptor(socket);
+    this.#accept = accept;
   }
 
   isCapability(value: object): boolean {
-    return value instanceof NamedFile || value instanceof OpenFile;
+    return value instanceof Source || value instanceof OpenFile;
   }
 
   send(capabilities: readonly object[]): void {
@@ -29,13 +32,11 @@ export class DescriptorLane implements Descriptors {
     try {
       const numbers = capabilities.map((capability) => {
         if (capability instanceof OpenFile) return capability.descriptor;
-        const descriptor = (capability as NamedFile).open();
+        const descriptor = (capability as Source).open();
         opened.push(descriptor);
         return descriptor.number;
       });
-      const tags = Uint8Array.from(capabilities, (capability) =>
-        MODES.indexOf((capability as OpenFile | NamedFile).mode),
-      );
+      const tags = Uint8Array.from(capabilities, (capability) => (capability as OpenFile | Source).tag);
       sendDescriptors(self, this.#socket.number, tags, numbers, MSG.DONTWAIT);
     } finally {
       for (const descriptor of opened) descriptor.close();
@@ -55,7 +56,7 @@ export class DescriptorLane implements Descriptors {
   }
 
   close(): void {
-    for (const file of this.#waiting.splice(0)) file.close();
+    for (const capability of this.#waiting.splice(0)) capability[Symbol.dispose]();
     this.#socket.close();
   }
 
@@ -76,15 +77,17 @@ export class DescriptorLane implements Descriptors {
       for (const descriptor of descriptors) new Descriptor(descriptor).close();
       throw new ProtocolViolation(`Cannot accept a packet of ${length} tags and ${descriptors.length} descriptors`);
     }
-    const files: OpenFile[] = [];
+    const capabilities: Disposable[] = [];
     try {
-      for (const [index, descriptor] of descriptors.entries()) files.push(receiveFile(descriptor, tags[index]!));
+      for (const [index, descriptor] of descriptors.entries()) {
+        capabilities.push(this.#accept(descriptor, tags[index]!));
+      }
     } catch (error) {
-      for (const file of files) file.close();
-      for (const descriptor of descriptors.slice(files.length + 1)) new Descriptor(descriptor).close();
+      for (const capability of capabilities) capability[Symbol.dispose]();
+      for (const descriptor of descriptors.slice(capabilities.length + 1)) new Descriptor(descriptor).close();
       throw error;
     }
-    this.#waiting.push(...files);
+    this.#waiting.push(...capabilities);
     return true;
   }
 }
