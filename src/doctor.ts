@@ -17,6 +17,8 @@ export interface Diagnosis {
   readonly strict: boolean;
   /** Whether paths can be granted as well. */
   readonly grants: boolean;
+  /** Whether programs can be run: no sandbox of theirs goes without these walls. */
+  readonly programs: boolean;
   readonly guarantees: readonly Finding[];
   readonly mechanisms: readonly Ability[];
 }
@@ -24,8 +26,14 @@ export interface Diagnosis {
 /** The strictest sandbox that says something of each guarantee. */
 const STRICTEST: Sandbox = { limits: { cpuTime: "1 s", wallTime: "1 s" } };
 
+/** What every program's sandbox is made of. */
+const PROGRAMS: readonly string[] = ["mount namespace", "pid namespace", "network namespace", "own root"];
+
+/** What is asked of a machine. */
+export type Machine = Pick<Platform, "enforcement" | "abilities">;
+
 /** Asks the machine. */
-export function diagnose(machine: Platform): Diagnosis {
+export function diagnose(machine: Machine): Diagnosis {
   const find = (guarantee: Guarantee, sandbox: Sandbox): Finding => {
     // Alone, so that each guarantee tells of itself.
     const allowUnenforced = GUARANTEES.filter((other) => other !== guarantee);
@@ -41,11 +49,13 @@ export function diagnose(machine: Platform): Diagnosis {
     }
   };
   const guarantees = GUARANTEES.map((guarantee) => find(guarantee, STRICTEST));
+  const mechanisms = machine.abilities();
   return {
     strict: guarantees.every(({ kept }) => kept),
     grants: find("files", { read: ["/usr"] }).kept,
     guarantees,
-    mechanisms: machine.abilities(),
+    programs: mechanisms.every(({ mechanism, present }) => present || !PROGRAMS.includes(mechanism)),
+    mechanisms,
   };
 }
 
@@ -55,7 +65,7 @@ const WIDTH = 80;
 const INDENT = 26;
 
 /** A diagnosis for people. */
-export function describe({ strict, grants, guarantees, mechanisms }: Diagnosis, colours: boolean): string {
+export function describe({ strict, grants, programs, guarantees, mechanisms }: Diagnosis, colours: boolean): string {
   const paint = (code: number, text: string) => (colours ? `\x1b[${code}m${text}\x1b[0m` : text);
   const [good, bad, note, title] = [32, 31, 33, 1].map((code) => (text: string) => paint(code, text)) as [
     Paint,
@@ -73,16 +83,22 @@ export function describe({ strict, grants, guarantees, mechanisms }: Diagnosis, 
       ? [line(good("kept"), guarantee, enforcers.join(", "))]
       : [line("  - ", guarantee, "not promised in this version")];
   });
-  const found = mechanisms.flatMap(({ mechanism, present, detail, remedy }) =>
-    present
-      ? [line(good("  ok"), mechanism, detail)]
-      : [line(bad("miss"), mechanism, detail), ...(remedy === undefined ? [] : [cure(remedy)])],
-  );
+  const found = mechanisms.flatMap(({ mechanism, present, detail, remedy }, index) => {
+    if (present) return [line(good("  ok"), mechanism, detail)];
+    // What helps several in a row is told once, behind them.
+    const told = remedy === undefined || remedy === mechanisms[index + 1]?.remedy;
+    return [line(bad("miss"), mechanism, detail), ...(told ? [] : [cure(remedy)])];
+  });
   const verdict = strict
     ? good("The strictest sandbox can be kept on this machine.")
     : bad("The strictest sandbox cannot be kept on this machine: nothing would be run.");
   const paths = grants ? [] : ["Paths cannot be granted here: that takes Landlock."];
-  return [title("Guarantees"), ...promised, "", title("Mechanisms"), ...found, "", verdict, ...paths].join("\n");
+  const runs = programs
+    ? []
+    : ["Programs cannot be run here: that takes a root, processes and a network of their own."];
+  return [title("Guarantees"), ...promised, "", title("Mechanisms"), ...found, "", verdict, ...paths, ...runs].join(
+    "\n",
+  );
 }
 
 type Paint = (text: string) => string;

@@ -1,4 +1,4 @@
-/** What is written behind `caisson run`, as a sandbox and a script. */
+/** What is written behind `caisson run` and `caisson exec`, as a sandbox and what runs in it. */
 import { parseArgs } from "node:util";
 import type { Sandbox } from "./sandbox.ts";
 
@@ -7,6 +7,7 @@ export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
+/** `caisson run`. */
 export interface Command {
   readonly script: string;
   /** What the script finds in `process.argv` behind its own name. */
@@ -14,43 +15,89 @@ export interface Command {
   readonly sandbox: Sandbox;
 }
 
-interface Flag {
-  /** What its value is, for people. */
-  readonly value: string;
-  readonly help: string;
-  /** What it adds to the sandbox; called once for each time it is written. */
-  take(sandbox: Draft, value: string, env: Environment): void;
+/** `caisson exec`. */
+export interface ProgramCommand {
+  /** The program, and its arguments. */
+  readonly argv: readonly string[];
+  readonly sandbox: Sandbox;
+  /** The size of a file system in memory on `/tmp`. */
+  readonly tmp?: string | number;
+  readonly cwd?: string;
+  /** No terminal of its own: what it prints comes as lines. */
+  readonly plain: boolean;
 }
 
-type Environment = Readonly<Record<string, string | undefined>>;
+interface Flag {
+  /** What its value is, for people. Without one, it takes none. */
+  readonly value?: string;
+  /** What it means without a value, where it may go without. */
+  readonly otherwise?: string;
+  readonly help: string;
+  /** Refused whatever it is given. */
+  readonly refused?: true;
+  /** What it adds; called once for each time it is written. */
+  take(draft: Draft, value: string, env: Environment): void;
+}
 
-/** A sandbox that is being written. */
+type Flags = Readonly<Record<string, Flag>>;
+type Environment = Readonly<Record<string, string | undefined>>;
+type Limits = { -readonly [Name in keyof NonNullable<Sandbox["limits"]>]: string | number };
+
+/** A sandbox that is being written, and what goes with it. */
 interface Draft {
   readonly read: string[];
   readonly write: string[];
+  readonly run: string[];
+  readonly net: string[];
   readonly env: Record<string, string>;
-  readonly limits: { memory?: string | number; cpuTime?: string | number; wallTime?: string | number };
+  readonly limits: Limits;
+  tmp?: string | number;
+  cwd?: string;
+  plain?: boolean;
 }
 
+// Bare digits are the unit of the interface: bytes and seconds.
+const amount = (value: string) => (/^\d+(?:\.\d+)?$/.test(value) ? Number(value) : value);
+
+/** The limits that have flags, by what they are called in a sandbox. */
+const LIMITS = {
+  memory: "memory",
+  cpuTime: "cpu-time",
+  wallTime: "wall-time",
+  processes: "processes",
+  files: "files",
+  fileSize: "file-size",
+} as const;
+
 const limit =
-  (name: keyof Draft["limits"], flag: string): Flag["take"] =>
+  (name: keyof typeof LIMITS): Flag["take"] =>
   ({ limits }, value) => {
-    if (limits[name] !== undefined) throw new UsageError(`Cannot use --${flag} twice`);
-    // Bare digits are the unit of the interface: bytes and seconds.
-    limits[name] = /^\d+(?:\.\d+)?$/.test(value) ? Number(value) : value;
+    if (limits[name] !== undefined) throw new UsageError(`Cannot use --${LIMITS[name]} twice`);
+    limits[name] = amount(value);
   };
 
-const refused =
-  (flag: string, instead: string): Flag["take"] =>
-  () => {
-    throw new UsageError(`Cannot grant --${flag}: this version of caisson does not support it; ${instead}`);
+const once =
+  (name: "tmp" | "cwd"): Flag["take"] =>
+  (draft, value) => {
+    if (draft[name] !== undefined) throw new UsageError(`Cannot use --${name} twice`);
+    if (name === "tmp") draft.tmp = amount(value);
+    else draft.cwd = value;
   };
+
+const refused = (flag: string, value: string, instead: string): Flag => ({
+  value,
+  help: `not in this version: ${instead.split(":")[0]}`,
+  refused: true,
+  take() {
+    throw new UsageError(`Cannot grant --${flag}: this version of caisson does not support it; ${instead}`);
+  },
+});
 
 const NO_RUN = "a script starts no programs";
 const NO_NET = "a script has no network: fetch outside, and hand in what came by --read or standard input";
 
-/** Everything that may be granted. A new grant is one entry here. */
-export const FLAGS: Readonly<Record<string, Flag>> = {
+/** Everything that may be granted to a script and to a program. A new grant is one entry here. */
+const BOTH = {
   read: {
     value: "path,...",
     help: "files and directories it may read, at the same path",
@@ -78,31 +125,140 @@ export const FLAGS: Readonly<Record<string, Flag>> = {
   memory: {
     value: "size",
     help: "what it may allocate, such as 256MiB; or else 512MiB",
-    take: limit("memory", "memory"),
+    take: limit("memory"),
   },
   "cpu-time": {
     value: "time",
     help: "processor time of all its threads, in whole seconds",
-    take: limit("cpuTime", "cpu-time"),
+    take: limit("cpuTime"),
   },
   "wall-time": {
     value: "time",
     help: "time from its start to its end, such as 30s or 500ms",
-    take: limit("wallTime", "wall-time"),
+    take: limit("wallTime"),
   },
-  net: { value: "host,...", help: "not in this version: a script has no network", take: refused("net", NO_NET) },
-  run: { value: "program,...", help: "not in this version: a script starts no programs", take: refused("run", NO_RUN) },
+} satisfies Flags;
+
+/** What may be granted to a script. */
+export const FLAGS: Flags = {
+  ...BOTH,
+  net: refused("net", "host,...", NO_NET),
+  run: refused("run", "program,...", NO_RUN),
 };
+
+/** What may be granted to a program, and how it is shown. */
+export const PROGRAM_FLAGS: Flags = {
+  read: BOTH.read,
+  write: BOTH.write,
+  run: {
+    value: "program,...",
+    help: "more programs, with what each needs in order to start",
+    take: ({ run }, value) => void run.push(...listOf("run", value)),
+  },
+  net: {
+    value: "host:port,...",
+    help: "hosts it may connect to through the proxy that its\nenvironment names, such as example.com:443",
+    take: ({ net }, value) => void net.push(...listOf("net", value)),
+  },
+  env: BOTH.env,
+  tmp: {
+    value: "size",
+    otherwise: "64MiB",
+    help: "an empty /tmp in memory, of 64MiB where nothing is said",
+    take: once("tmp"),
+  },
+  cwd: {
+    value: "path",
+    help: "where it starts; or else here, if a grant shows that,\nand in / if none does",
+    take: once("cwd"),
+  },
+  memory: { ...BOTH.memory, help: "what each process may allocate; or else 512MiB" },
+  "cpu-time": { ...BOTH["cpu-time"], help: "processor time of each process, in whole seconds" },
+  "wall-time": BOTH["wall-time"],
+  processes: {
+    value: "number",
+    help: "processes and threads, of all that it starts; or else 64",
+    take: limit("processes"),
+  },
+  files: {
+    value: "number",
+    help: "open files of each process; or else 256",
+    take: limit("files"),
+  },
+  "file-size": {
+    value: "size",
+    help: "how large it can make one file; or else 64MiB",
+    take: limit("fileSize"),
+  },
+  plain: {
+    help: "no terminal of its own: what it prints comes line by\nline, and does nothing to yours but colour it",
+    take: (draft) => {
+      draft.plain = true;
+    },
+  },
+};
+
+/** A flag with its value, as it is to be typed. */
+export function spelling(name: string, { value, otherwise }: Flag): string {
+  if (value === undefined) return `--${name}`;
+  return otherwise === undefined ? `--${name}=${value}` : `--${name}[=${value}]`;
+}
 
 /** `caisson run`'s arguments. Returns undefined where help is asked for; throws UsageError. */
 export function commandOf(args: readonly string[], env: Environment): Command | undefined {
+  const parsed = parse(args, env, FLAGS);
+  if (parsed === undefined) return undefined;
+  const [script, ...rest] = parsed.rest;
+  if (script === undefined)
+    throw new UsageError("Cannot run nothing: the path of a script is expected, as in caisson run script.ts");
+  const { read, write, env: own, limits } = parsed.draft;
+  return { script, args: rest, sandbox: sandboxOf({ read, write, env: own, limits }) };
+}
+
+/** `caisson exec`'s arguments. Returns undefined where help is asked for; throws UsageError. */
+export function programCommandOf(args: readonly string[], env: Environment): ProgramCommand | undefined {
+  const parsed = parse(args, env, PROGRAM_FLAGS);
+  if (parsed === undefined) return undefined;
+  if (parsed.rest.length === 0)
+    throw new UsageError("Cannot run nothing: a program is expected, as in caisson exec -- ls -l");
+  const { tmp, cwd, plain = false, ...sandbox } = parsed.draft;
+  return {
+    argv: parsed.rest,
+    sandbox: sandboxOf(sandbox),
+    plain,
+    ...(tmp === undefined ? {} : { tmp }),
+    ...(cwd === undefined ? {} : { cwd }),
+  };
+}
+
+/** What is wrong with a sandbox, in the words of the flags. */
+export function inFlags(error: unknown): UsageError {
+  const { code, path, message } = error as NodeJS.ErrnoException;
+  const told = Object.entries(LIMITS).reduce(
+    (text, [name, flag]) => text.replace(`limits.${name}`, `--${flag}`),
+    message,
+  );
+  return new UsageError(code === "ENOENT" ? `Cannot grant ${path}: there is no such file or directory` : told, {
+    cause: error,
+  });
+}
+
+// The limits are checked with the sandbox: text that is no number is not one there either.
+const sandboxOf = (draft: Omit<Sandbox, "limits"> & { readonly limits: Limits }): Sandbox => draft as Sandbox;
+
+/** Takes the flags, up to what is not one; undefined where one of them asks for help. */
+function parse(
+  args: readonly string[],
+  env: Environment,
+  flags: Flags,
+): { readonly draft: Draft; readonly rest: readonly string[] } | undefined {
   const options = {
     help: { type: "boolean", short: "h" },
-    ...Object.fromEntries(Object.keys(FLAGS).map((name) => [name, { type: "string" }] as const)),
+    ...Object.fromEntries(Object.keys(flags).map((name) => [name, { type: "string" }] as const)),
   } as const;
-  // Each argument by itself: a value stands behind `=`, so that no flag ever takes the script for its value, and what follows the script is the script's.
+  // Each argument by itself: a value stands behind `=`, so that no flag ever takes what is to run for its value, and what follows that is its own.
   let at = 0;
-  const sandbox: Draft = { read: [], write: [], env: {}, limits: {} };
+  const draft: Draft = { read: [], write: [], run: [], net: [], env: {}, limits: {} };
   for (; at < args.length && args[at] !== "-" && args[at]!.startsWith("-"); at++) {
     if (args[at] === "--") {
       at++;
@@ -112,7 +268,7 @@ export function commandOf(args: readonly string[], env: Environment): Command | 
     for (const token of tokens) {
       if (token.kind !== "option") continue;
       if (token.name === "help") return undefined;
-      const flag = Object.hasOwn(FLAGS, token.name) ? FLAGS[token.name] : undefined;
+      const flag = Object.hasOwn(flags, token.name) ? flags[token.name] : undefined;
       if (flag === undefined)
         throw new UsageError(
           `Cannot understand ${token.rawName}: there is no such flag${suggestion(
@@ -120,18 +276,29 @@ export function commandOf(args: readonly string[], env: Environment): Command | 
             Object.keys(options).map((name) => `--${name}`),
           )}`,
         );
-      // Refused whatever they are given.
-      if (token.name === "net" || token.name === "run") flag.take(sandbox, "", env);
-      if (token.value === undefined || token.value === "") {
-        throw new UsageError(`Cannot use ${token.rawName} without a value: --${token.name}=${flag.value} is expected`);
-      }
-      flag.take(sandbox, token.value, env);
+      take(flag, token, draft, env);
     }
   }
-  const script = args[at];
-  if (script === undefined)
-    throw new UsageError("Cannot run nothing: the path of a script is expected, as in caisson run script.ts");
-  return { script, args: args.slice(at + 1), sandbox };
+  return { draft, rest: args.slice(at) };
+}
+
+/** Has a flag take what is written behind its `=`. */
+function take(
+  flag: Flag,
+  {
+    name,
+    rawName,
+    value = "",
+  }: { readonly name: string; readonly rawName: string; readonly value?: string | undefined },
+  draft: Draft,
+  env: Environment,
+): void {
+  if (flag.value === undefined && value !== "")
+    throw new UsageError(`Cannot use --${name} with a value: it takes none`);
+  const given = value === "" ? flag.otherwise : value;
+  if (given === undefined && flag.value !== undefined && flag.refused !== true)
+    throw new UsageError(`Cannot use ${rawName} without a value: ${spelling(name, flag)} is expected`);
+  flag.take(draft, given ?? "", env);
 }
 
 /** Paths parted by commas; two commas are one that belongs to a path. */

@@ -3,25 +3,20 @@ import { accessSync, closeSync, constants as file, fstatSync, openSync, statSync
 import { constants } from "node:os";
 import { resolve } from "node:path";
 import { isatty } from "node:tty";
-import { type Enforcement, NotEnforced, type Policy, platform } from "../platform/index.ts";
+import { type Enforcement, type Policy, platform } from "../platform/index.ts";
 import { type Actor, start } from "./actor.ts";
 import { bundle, scriptScope } from "./bundle.ts";
 import { type Entry, explain } from "./denial.ts";
+import { describeDenial } from "./denials.ts";
 import { ActorExit, LimitExceeded } from "./error.ts";
 import type { Exit } from "./exit.ts";
-import { type Command, UsageError } from "./flags.ts";
+import { type Command, inFlags, UsageError } from "./flags.ts";
 import { policyOf, type Sandbox } from "./sandbox.ts";
+import { CODE, ENDINGS, type Ending, KILLED, messageOf, noOutput, noSandbox, outOfTime } from "./status.ts";
 import { passThrough, say } from "./terminal.ts";
-
-/** Exit codes that are not the script's own: those of timeout(1), as far as it has them. */
-const CODE = { uncaught: 1, wallTime: 124, noSandbox: 125, signal: 128 } as const;
-const KILLED = CODE.signal + constants.signals.SIGKILL;
 
 /** How Bun ends when it cannot go on, which it also does when a small allocation fails. */
 const CRASHES: ReadonlySet<string> = new Set(["SIGILL", "SIGTRAP", "SIGABRT", "SIGSEGV", "SIGBUS"]);
-
-/** The signals that ask us to end, and so the script. */
-const ENDINGS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /** Runs a script, and returns the exit code that a shell expects. Throws UsageError before anything is started. */
 export async function run({ script, args, sandbox }: Command): Promise<number> {
@@ -43,7 +38,7 @@ export async function run({ script, args, sandbox }: Command): Promise<number> {
   }
 
   const ending = new AbortController();
-  let received: (typeof ENDINGS)[number] | undefined;
+  let received: Ending | undefined;
   for (const name of ENDINGS) {
     process.on(name, () => {
       received ??= name;
@@ -62,7 +57,7 @@ export async function run({ script, args, sandbox }: Command): Promise<number> {
     exit = await actor.exited;
     // Whoever interrupts does not want the rest.
     const failure = received === undefined ? await lost : undefined;
-    if (failure !== undefined) return await noOutput(failure.error);
+    if (failure !== undefined) return await noOutput(failure.error, "script");
   } catch (error) {
     if (error instanceof ActorExit) exit = error.exit as Exit;
     else if (error instanceof LimitExceeded) exit = { reason: "limit", limit: error.limit as "wallTime" };
@@ -84,26 +79,12 @@ async function passBoth(actor: Actor): Promise<{ readonly error: unknown } | und
   }
 }
 
-/** Our own output failed. A reader that had enough, such as head(1), is no error: we end as its SIGPIPE would have ended us. */
-async function noOutput(error: unknown): Promise<number> {
-  if ((error as NodeJS.ErrnoException | undefined)?.code === "EPIPE") return CODE.signal + constants.signals.SIGPIPE;
-  await say(`caisson: Cannot pass on what the script prints: ${messageOf(error)}`);
-  return CODE.uncaught;
-}
-
 /** The policy, or what is wrong with it in the words of the flags. */
 function policyIn(sandbox: Sandbox): Policy {
   try {
     return policyOf(sandbox);
   } catch (error) {
-    const told = messageOf(error)
-      .replace("limits.memory", "--memory")
-      .replace("limits.cpuTime", "--cpu-time")
-      .replace("limits.wallTime", "--wall-time");
-    const { code, path } = error as NodeJS.ErrnoException;
-    throw new UsageError(code === "ENOENT" ? `Cannot grant ${path}: there is no such file or directory` : told, {
-      cause: error,
-    });
+    throw inFlags(error);
   }
 }
 
@@ -130,10 +111,7 @@ async function report(
       await say(`Uncaught ${describe(exit.error)}`);
       const denial = explain(exit.error, { policy, enforcement, directory: process.cwd(), look });
       if (denial !== undefined) {
-        const { what, wall, guarantee, fix } = denial;
-        await say(
-          `\ncaisson denied: ${oneLine(what)}\n  by wall:     ${oneLine(wall)}\n  guarantee:   ${guarantee}\n  to allow it: ${oneLine(fix)}`,
-        );
+        await say(`\n${describeDenial(denial)}`);
       }
       return CODE.uncaught;
     }
@@ -144,14 +122,7 @@ async function report(
     }
     case "limit":
       if (exit.limit === "loadTime") return await noSandbox(new Error("Cannot start the sandbox: it took too long"));
-      if (exit.limit === "cpuTime") {
-        await say(
-          `caisson: the script was ended, for it used up its processor time: --cpu-time=${policy.limits.cpuTime}s`,
-        );
-        return KILLED;
-      }
-      await say(`caisson: the script was ended, for its time was over: --wall-time=${policy.limits.wallTime! / 1000}s`);
-      return CODE.wallTime;
+      return await outOfTime(exit.limit, "script", policy.limits);
     case "protocol":
       await say(`caisson: the script was ended, for what it sent to its host: ${oneLine(exit.violation.message)}`);
       return KILLED;
@@ -160,13 +131,6 @@ async function report(
       await say("caisson: the script was killed");
       return KILLED;
   }
-}
-
-/** Says why there is no sandbox. Nothing ran. */
-async function noSandbox(error: unknown): Promise<number> {
-  await say(`caisson: ${messageOf(error)}`);
-  if (error instanceof NotEnforced) await say("Nothing was run. caisson doctor shows what this machine can enforce");
-  return CODE.noSandbox;
 }
 
 /** The longest text of an error that is passed on: it is the script's word. */
@@ -184,10 +148,6 @@ function describe(error: unknown, causes = 0): string {
 /** Text of data that is no error. Where arrays or objects share others, what is short to send can be endless to print: one level is shown. */
 function plain(value: unknown): string {
   return Bun.inspect(value, { depth: 0 });
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 function oneLine(text: string): string {

@@ -4,14 +4,20 @@ import { harmless } from "./output.ts";
 
 export type Standard = 1 | 2;
 
-/** Passes a stream on as it comes, no faster than it is taken. Rejects when nobody takes it any more. */
-export async function passThrough(stream: ReadableStream<Uint8Array>, to: Standard): Promise<void> {
+/**
+ * Passes a stream on as it comes, no faster than it is taken. Rejects when nobody takes it any more.
+ * @param text what makes it harmless where it goes to a terminal
+ */
+export async function passThrough(
+  stream: ReadableStream<Uint8Array>,
+  to: Standard,
+  text: Pick<TerminalText, "push" | "end"> = new TerminalText(),
+): Promise<void> {
   const put = writerOf(to);
   if (!isatty(to)) {
     for await (const bytes of stream) await put(bytes);
     return;
   }
-  const text = new TerminalText();
   for await (const bytes of stream) await put(text.push(bytes));
   await put(text.end());
 }
@@ -27,7 +33,7 @@ function writerOf(to: Standard): (data: string | Uint8Array) => Promise<void> {
   const sink = (to === 1 ? Bun.stdout : Bun.stderr).writer();
   return async (data) => {
     if (data.length === 0) return;
-    sink.write(data);
+    await sink.write(data); // a promise where the kernel did not take all
     await sink.flush();
   };
 }

@@ -4,8 +4,9 @@ import { chmodSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, w
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { GUARANTEES, NotEnforced, type Platform } from "../../platform/index.ts";
-import { describe as describeDiagnosis, diagnose } from "../../src/doctor.ts";
+import { GUARANTEES, NotEnforced } from "../../platform/index.ts";
+import { coveredProc, namespaceRemedy, outerFilter, subordinateIds } from "../../platform/linux/doctor.ts";
+import { describe as describeDiagnosis, diagnose, type Machine } from "../../src/doctor.ts";
 import { commandOf, UsageError } from "../../src/flags.ts";
 import { TerminalText } from "../../src/terminal.ts";
 
@@ -343,7 +344,7 @@ describe("TerminalText", () => {
 
 describe("caisson doctor", () => {
   /** A machine that cannot keep some guarantees. */
-  const machine = (...missing: string[]): Platform => ({
+  const machine = (...missing: string[]): Machine => ({
     enforcement(policy) {
       for (const guarantee of GUARANTEES) {
         if (missing.includes(guarantee) && !policy.allowUnenforced.includes(guarantee))
@@ -352,9 +353,6 @@ describe("caisson doctor", () => {
       return Object.fromEntries(
         GUARANTEES.map((guarantee) => [guarantee, missing.includes(guarantee) ? [] : ["wall"]]),
       ) as never; // each of them
-    },
-    confine: () => {
-      throw new Error("Cannot confine: this machine is pretended");
     },
     abilities: () => [
       {
@@ -389,6 +387,15 @@ describe("caisson doctor", () => {
     expect(Bun.stripANSI(coloured)).toBe(text);
   });
 
+  test("describe() tells what helps several mechanisms in a row once", () => {
+    const miss = (mechanism: string, remedy: string) => ({ mechanism, present: false, detail: "gone", remedy });
+    const abilities = () => [miss("roof", "Build one"), miss("wall", "Build one"), miss("door", "Cut one")];
+    const text = describeDiagnosis(diagnose({ ...machine(), abilities }), false);
+    expect(text).toMatch(
+      /miss roof +gone\n +miss wall +gone\n +fix {2}Build one\n +miss door +gone\n +fix {2}Cut one\n/,
+    );
+  });
+
   test("ends with 0 where the strictest sandbox can be kept, and with 1 elsewhere; --json says the same", async () => {
     const [text, json] = await Promise.all([caisson(["doctor"]), caisson(["doctor", "--json"])]);
     const found = JSON.parse(json.out);
@@ -399,5 +406,90 @@ describe("caisson doctor", () => {
       expect(text.out.replaceAll(/\s+/g, " ")).toContain(detail.replaceAll(/\s+/g, " "));
     }
     expect(text.out).not.toContain("\x1b");
+  });
+
+  const files = (texts: Readonly<Record<string, string>>) => (path: string) => texts[path] ?? "";
+  const sys = "/proc/sys/";
+  const filtered = "NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
+  test.each<[Readonly<Record<string, string>>, boolean, string]>([
+    [{}, false, "Allow user namespaces"],
+    [{ [`${sys}user/max_user_namespaces`]: "0\n" }, true, "Run sysctl user.max_user_namespaces=10000"],
+    [{ [`${sys}user/max_user_namespaces`]: "100\n" }, false, "Allow user namespaces"],
+    [{ [`${sys}kernel/unprivileged_userns_clone`]: "0\n" }, false, "Run sysctl kernel.unprivileged_userns_clone=1"],
+    [{ [`${sys}kernel/unprivileged_userns_clone`]: "0\n" }, true, "Allow user namespaces"], // not about root
+    [{ [`${sys}kernel/apparmor_restrict_unprivileged_userns`]: "1\n" }, false, "Give Bun an AppArmor profile"],
+    [{ [`${sys}kernel/apparmor_restrict_unprivileged_userns`]: "0\n" }, false, "Allow user namespaces"],
+    [{ "/proc/self/status": filtered }, false, "Start the container with --security-opt seccomp=unconfined"],
+    [{ "/proc/self/status": "Seccomp:\t0\n" }, false, "Allow user namespaces"],
+  ])("tells for %j, root %p, what lets namespaces be made", (texts, root, told) => {
+    const remedy = namespaceRemedy(files(texts), root);
+    expect(remedy).toStartWith(told);
+    const wall = { mechanism: "wall", present: false, detail: "gone", remedy };
+    const shown = describeDiagnosis(diagnose({ ...machine(), abilities: () => [wall] }), false);
+    expect(shown.split("\n").filter((line) => line.length > 80)).toEqual([]);
+  });
+
+  test("tells of a proc that is covered as container engines do it, and of no other", () => {
+    const line = (point: string) => `36 35 98:0 / ${point} rw,noatime shared:1 - ext4 /dev/root rw\n`;
+    const host = line("/") + line("/proc") + line("/proc/sys/fs/binfmt_misc") + line("/processes/x");
+    expect(coveredProc(host, "EPERM: mount", "Allow")).toMatchObject({ detail: "EPERM: mount", remedy: "Allow" });
+    const docker = coveredProc(host + line("/proc/kcore") + line("/proc/sys"), "EPERM: mount", "Allow");
+    expect(docker).toMatchObject({
+      present: false,
+      detail: "EPERM: mount, for these are covered: /proc/kcore, /proc/sys",
+    });
+    expect(docker.remedy).toContain("systempaths=unconfined");
+  });
+
+  test("tells of a filter around this process what it refuses", () => {
+    expect(outerFilter("Seccomp:\t0\n", ["clone3 (ENOSYS)"])).toMatchObject({ present: true }); // an old kernel
+    expect(outerFilter(filtered, [])).toMatchObject({ present: true });
+    const refusing = outerFilter(filtered, ["clone3 (ENOSYS)", "unshare (EPERM)"]);
+    expect(refusing).toMatchObject({ present: false, detail: "refuses clone3 (ENOSYS), unshare (EPERM)" });
+    expect(refusing.remedy).toContain("seccomp=unconfined");
+  });
+
+  const able = { uid: "able", gid: "able" } as const;
+  const lent = {
+    "/etc/passwd": "anna:x:1000:1000::/:\n",
+    "/etc/subuid": "anna:1:5\n1000:9:5",
+    "/etc/subgid": "anna:1:7",
+  };
+  test.each<[string, Partial<Parameters<typeof subordinateIds>[0]>, boolean, string, string | undefined]>([
+    ["what is lent", {}, true, "10 uids, 7 gids", undefined],
+    [
+      "who is lent none",
+      { uid: 7 },
+      false,
+      "/etc/subuid lends none to 7, /etc/subgid lends none to 7",
+      "Run usermod --add-subuids 100000-165535 7; Run usermod --add-subgids 100000-165535 7",
+    ],
+    ["root, who needs none", { uid: 0, root: true }, true, "root maps any, /etc/subuid lends none to 0", undefined],
+    [
+      "programs that are not there",
+      { mappers: { uid: "absent", gid: "absent" } },
+      false,
+      "10 uids, 7 gids, there is no /usr/bin/newuidmap, there is no /usr/bin/newgidmap",
+      "Install uidmap",
+    ],
+    [
+      "a program without rights",
+      { mappers: { uid: "able", gid: "powerless" } },
+      false,
+      "10 uids, 7 gids, /usr/bin/newgidmap has no rights",
+      "Run chmod u+s /usr/bin/newgidmap as root, who has to own it",
+    ],
+    [
+      "rights that cannot be had",
+      { read: files({ ...lent, "/proc/self/status": filtered }) },
+      false,
+      "10 uids, 7 gids, no_new_privs is set",
+      "Start Bun without no_new_privs",
+    ],
+  ])("tells of subordinate ids: %s", (_, facts, present, detail, remedy) => {
+    const told = subordinateIds({ uid: 1000, root: false, read: files(lent), mappers: able, ...facts });
+    expect(told.present).toBe(present);
+    expect(told.detail).toStartWith(detail);
+    expect(told.remedy).toBe(remedy as never); // nothing is told where nothing is missing
   });
 });
