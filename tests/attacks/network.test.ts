@@ -2,8 +2,8 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync } from "node:fs";
 import { join } from "node:path";
-import type { Actor } from "../../src/index.ts";
-import { inside, Outside, scratch } from "./arena.ts";
+import { type Actor, network } from "../../src/index.ts";
+import { failure, inside, Outside, openDescriptors, scratch, until } from "./arena.ts";
 
 type Network = typeof import("./fixtures/network.ts");
 
@@ -142,4 +142,86 @@ test("the link's sockets carry nothing to another address", async () => {
   expect(await nothing.call.detour(4, path)).toBe("EISCONN");
   expect(await nothing.call.detour(4, name)).toBe("EISCONN");
   expect(connections).toBe(before);
+});
+
+describe("an actor that was handed a network", () => {
+  const rule = `127.0.0.1:${port}`;
+  const url = `http://${rule}/`;
+  const frame = (text: string) => Buffer.concat([Uint8Array.of(text.length + 1, 0, 0, 0, 1), Buffer.from(text)]);
+  const GARBAGE = {
+    "a length of 4 GiB": Uint8Array.of(0xff, 0xff, 0xff, 0xff, 1),
+    "a length of nothing": Uint8Array.of(0, 0, 0, 0),
+    "more bytes than a wish may have": Uint8Array.of(1, 0, 1, 0),
+    "an unknown codec": Uint8Array.of(2, 0, 0, 0, 9, 0),
+    "no JSON": frame("{"),
+    "another value": frame("[]"),
+    "a wish of the wrong shape": frame('{"connect":1}'),
+    "two wishes in one": frame(`{"connect":"${rule}","fetch":"${url}","method":"GET","headers":[],"body":false}`),
+    "a capability": Uint8Array.of(7, 0, 0, 0, 0, 0xd9, 0xca, 0x01, 0x00, 0, 0),
+    text: Buffer.from("GET / HTTP/1.1\r\n\r\n"),
+  };
+
+  test("reaches nothing but what its rules name by any other way", async () => {
+    using net = network([rule]);
+    await using actor = await inside<Network>("network");
+    expectRefused(await actor.call.withNetwork(net, port));
+    expect(await actor.call.use(net, url)).toBe("reached");
+  });
+
+  for (const [what, bytes] of Object.entries(GARBAGE)) {
+    test(`and says what is no wish (${what}) loses it; others of the same network do not`, async () => {
+      using net = network([rule]);
+      await using other = await inside<Network>("network");
+      expect(await other.call.use(net, url)).toBe("reached");
+      await using actor = await inside<Network>("network");
+      const [stream, queue] = await actor.call.garbleNetwork(net, bytes);
+      expect(["ended", "ECONNRESET"]).toContain(stream!);
+      expect(queue).toBe("ended");
+      expect(await other.call.use(net, url)).toBe("reached");
+    });
+  }
+
+  test("can put nothing into the queue: EPIPE", async () => {
+    using net = network([rule]);
+    await using actor = await inside<Network>("network");
+    expect(await actor.call.stuffQueue(net)).toBe("EPIPE");
+    expect(await actor.call.use(net, url)).toBe("reached");
+  });
+
+  test("and lets go of a stream loses it", async () => {
+    using net = network([rule]);
+    await using actor = await inside<Network>("network");
+    expect(await actor.call.dropStream(net)).toBe("ended");
+  });
+
+  test("and says half a wish loses it when its time is over", async () => {
+    using net = network([rule], { limits: { headMs: 100 } });
+    await using actor = await inside<Network>("network");
+    const [, queue] = await actor.call.garbleNetwork(net, Uint8Array.of(50, 0, 0, 0, 1));
+    expect(queue).toBe("ended");
+  });
+
+  test("and floods it takes no more of the host than its share, and that only while it lives", async () => {
+    const before = openDescriptors();
+    {
+      using net = network([rule]);
+      await using actor = await inside<Network>("network");
+      expect(await actor.call.floodNetwork(net, rule)).toBe(64);
+      // Two for each stream, its own end and the server's; the server of this test has as many.
+      expect(openDescriptors() - before).toBeLessThan(3 * 64 + 32);
+      await using other = await inside<Network>("network");
+      expect(await other.call.use(net, url)).toBe("reached");
+      actor.kill();
+      await actor.exited;
+      await until(() => openDescriptors() < before + 32);
+    }
+    await until(() => openDescriptors() <= before);
+  });
+
+  test("cannot send one to the host", async () => {
+    using net = network([rule]);
+    await using actor = await inside<Network>("network");
+    const { name } = (await failure(actor.call.echo(net))) as Error;
+    expect(name).toBe("TypeError");
+  });
 });
