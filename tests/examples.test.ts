@@ -3,6 +3,8 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { abilities } from "../platform/linux/abilities.ts";
+import { testIf } from "./syscalls/requirement.ts";
 
 setDefaultTimeout(60_000);
 
@@ -111,6 +113,93 @@ describe("untrusted-script", () => {
     rmSync(script);
     expect(output).toBe("\nsum.ts\n  | 6\n  Actor sum.ts ended: it returned 3\n");
   });
+});
+
+const testRoot = testIf("namespaces", abilities().proc !== undefined, "no mount namespace can be made here");
+
+describe("ffmpeg-like", () => {
+  const testPdf = testIf("pdftotext", Bun.which("pdftotext") !== null, "there is no pdftotext (Debian: poppler-utils)");
+
+  testPdf("converts what can be, and says why the rest is not", async () => {
+    const whole = await run("ffmpeg-like.ts");
+    expect(lineOf(whole, "pressure.pdf")).toMatch(/^\d+ characters: Work under Pressure A note on caissons/);
+    expect(lineOf(whole, "letter.pdf")).toMatch(/^\d+ characters: Grüße von der Baustelle!/);
+    expect(lineOf(whole, "broken.pdf")).toStartWith("not converted: Syntax Error");
+    expect(lineOf(whole, "bomb.pdf")).toMatch(/^not converted: SIGKILL ended it after \d\.\d s of a processor$/);
+    expect(whole.error).toBe("");
+    expect(whole.code).toBe(0);
+  });
+
+  testPdf("takes files of the user's", async () => {
+    const whole = await run("ffmpeg-like.ts", join(examples, "pdf/letter.pdf"));
+    expect(whole.output.trimEnd().split("\n")).toEqual([expect.stringContaining("Grüße")]);
+  });
+
+  test("says what to install where there is no such program", async () => {
+    const child = Bun.spawnSync([process.execPath, join(examples, "ffmpeg-like.ts")], { env: { PATH: temporary } });
+    expect(child.stdout.toString()).toBe(
+      "Skipped: there is no pdftotext here, `apt-get install poppler-utils` brings it\n",
+    );
+    expect(child.exitCode).toBe(0);
+  });
+});
+
+const debian = abilities().proc === undefined ? undefined : await run("debian-root.ts");
+const noTree = debian === undefined ? "no mount namespace" : /^Skipped: (.*)$/m.exec(debian.output)?.[1];
+
+testIf(
+  "debian",
+  noTree === undefined,
+  noTree ?? "",
+)("debian-root shows a shell and apt-get in a tree that stays", () => {
+  const { output, code } = debian!;
+  expect(output).toMatch(/^# cat \/etc\/debian_version\n\S+\n# apt-get --version \| head -n 1\napt \d/);
+  expect(output).toContain("cat /proc/sys/kernel/hostname\nchanged\ndebian\n");
+  expect(output).toEndWith("\nOn the host, the tree still has no /etc/motd\n");
+  expect(code).toBe(0);
+});
+
+testRoot("container-by-hand shows its own root and name, what it refuses, and how a failing call ends it", async () => {
+  const { output, error, code } = await run("container-by-hand.ts");
+  const [holds, refused, gone, ...rest] = output.split("\n");
+  expect(holds).toMatch(/^On by-hand, as process \d, \/ holds (\/s?bin )?\/lib (\/lib64 )?\/proc \/usr$/);
+  expect(refused).toEndWith("cannot create /usr/mine: Read-only file system");
+  expect(gone).toMatch(/^ENOENT: mount \("\/nowhere", "\/mnt".*: the container is gone$/);
+  expect(rest).toEqual([""]);
+  expect(error).toBe("");
+  expect(code).toBe(0);
+});
+
+testRoot("serve-a-container reaches servers both ways, and nothing else", async () => {
+  const whole = await run("serve-a-container.ts");
+  expect(lineOf(whole, "/ ")).toMatch(/^Hello from process \d$/);
+  expect(lineOf(whole, "/weather")).toBe("Clear, says the host");
+  expect(lineOf(whole, "/out")).toBe("ENETUNREACH");
+  expect(lineOf(whole, "The same port on the host:")).toBe("ECONNREFUSED");
+  expect(whole.error).toBe("");
+  expect(whole.code).toBe(0);
+});
+
+testRoot("egress shows what is allowed, what is denied and why, on both sides", async () => {
+  const { output, error, code } = await run("egress.ts");
+  const lines = output.replaceAll(/127\.0\.0\.1:\d{4,5}/g, "127.0.0.1:PORT").split("\n");
+  expect(lines).toEqual([
+    "The host decides",
+    "  allowed http 127.0.0.1:PORT: rule 127.0.0.1:PORT",
+    "  denied  http 127.0.0.1:22: no rule names 127.0.0.1:22 (loopback)",
+    "  denied  http 169.254.169.254:80: no rule names 169.254.169.254:80 (metadata)",
+    "  denied  http example.org:80: no rule names example.org:80",
+    "",
+    "The program saw",
+    "  200 the answer",
+    "  403 Cannot connect to 127.0.0.1:22: no rule names 127.0.0.1:22 (loopback)",
+    "  403 Cannot connect to 169.254.169.254:80: no rule names 169.254.169.254:80 (metadata)",
+    "  403 Cannot connect to example.org:80: no rule names example.org:80",
+    "  without the proxy: ECONNREFUSED",
+    "",
+  ]);
+  expect(error).toBe("");
+  expect(code).toBe(0);
 });
 
 test("no example leaves a file behind", () => {
