@@ -5,9 +5,9 @@ import { capget } from "../../syscalls/linux/capability.ts";
 import { landlockAbi } from "../../syscalls/linux/landlock.ts";
 import { CAP, CLONE } from "../../syscalls/linux/numbers.ts";
 import { hasFilters } from "../../syscalls/linux/seccomp.ts";
+import { Batch } from "./frame.ts";
 import { idsOf, isRoot, writeIdMaps } from "./ids.ts";
 import { endPuppet, startPuppet } from "./launch.ts";
-import { Batch } from "./puppet.ts";
 import { enterRoot, type Root, rootOf } from "./walls.ts";
 
 /** The namespaces of a sandbox, in the words of namespaces(7). */

@@ -26,11 +26,11 @@ import { resetSignals, signalProcess, unblockSignals } from "../../syscalls/linu
 import type { Confined, Policy, Program } from "../platform.ts";
 import { abilities, NAMESPACES } from "./abilities.ts";
 import { closingFilter, startingFilter } from "./filters.ts";
+import { Batch, type Prepared, prepare } from "./frame.ts";
 import { mappedTree } from "./idmap.ts";
 import { writeIdMaps } from "./ids.ts";
 import { type Puppet, startPuppet } from "./launch.ts";
 import { type Plan, planFor } from "./plan.ts";
-import { Batch, type Prepared, prepare } from "./puppet.ts";
 import { runtime } from "./runtime.ts";
 import { dropCapabilities, enterLandlock, enterRoot, setLimits, takeIds } from "./walls.ts";
 import { ended, watch } from "./watch.ts";

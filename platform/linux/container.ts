@@ -40,10 +40,11 @@ import {
 } from "../platform.ts";
 import { abilities, NAMESPACES as NAMESPACE_FLAGS } from "./abilities.ts";
 import { becomeProgram } from "./execute.ts";
+import { Batch, NEWS, NEWS_SIZE, type Prepared, STRINGS } from "./frame.ts";
 import { mappedTree } from "./idmap.ts";
 import { endPuppet, holdChild, type Puppet, startPuppet } from "./launch.ts";
 import { type Plan, PROC_REMEDY } from "./plan.ts";
-import { Batch, NEWS, NEWS_SIZE, type Prepared, PuppetKernel, STRINGS } from "./puppet.ts";
+import { PuppetKernel } from "./remote.ts";
 import { type Attempting, furnish } from "./root.ts";
 import { ended, readable, watch } from "./watch.ts";
 import { forkPuppet } from "./zygote.ts";

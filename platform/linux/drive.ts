@@ -12,9 +12,10 @@ import { openSignals, signalProcess } from "../../syscalls/linux/signal.ts";
 import { receiveDescriptors, sendDescriptors, socketPair } from "../../syscalls/linux/socket.ts";
 import type { Attempting, Driven, DrivePlan } from "../platform.ts";
 import { FLAGS } from "./container.ts";
+import { Batch, FRAME_SIZE, NEWS, prepare, STRINGS } from "./frame.ts";
 import { writeMaps } from "./ids.ts";
 import { endPuppet, startPuppet } from "./launch.ts";
-import { Batch, FRAME_SIZE, NEWS, PuppetKernel, prepare, STRINGS } from "./puppet.ts";
+import { PuppetKernel } from "./remote.ts";
 
 /** Starts a puppet. Throws the SystemError of the namespace that could not be made or entered. */
 export function drive(plan: DrivePlan): Driven {

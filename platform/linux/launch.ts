@@ -11,7 +11,9 @@ import { CLONE_ARGS_STRUCT, executeDescriptor, openProcess, WALL } from "../../s
 import { signalProcess } from "../../syscalls/linux/signal.ts";
 import { socketPair } from "../../syscalls/linux/socket.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
-import { Batch, carryOut, layOut, PuppetKernel, puppetImage, STRINGS } from "./puppet.ts";
+import { Batch, layOut, STRINGS } from "./frame.ts";
+import { carryOut, puppetImage } from "./puppet.ts";
+import { PuppetKernel } from "./remote.ts";
 
 /*
  * The memory that the stub works in: the clone's number and five arguments, the signal mask to set meanwhile, room for the old one,

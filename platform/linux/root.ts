@@ -34,7 +34,7 @@ import {
 } from "../../syscalls/linux/mount.ts";
 import { MOUNT_ATTR, MS, O, RESOLVE } from "../../syscalls/linux/numbers.ts";
 import type { Identity, Mount } from "../platform.ts";
-import { NEWS } from "./puppet.ts";
+import { NEWS } from "./frame.ts";
 
 type Of<Kind extends Mount["kind"]> = Extract<Mount, { kind: Kind }>;
 

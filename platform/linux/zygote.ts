@@ -8,9 +8,9 @@ import { clone } from "../../syscalls/linux/process.ts";
 import { receiveDescriptors, sendDescriptors } from "../../syscalls/linux/socket.ts";
 import type { IdMaps, IdRange } from "../platform.ts";
 import { abilities } from "./abilities.ts";
+import { Batch, NEWS, STRINGS } from "./frame.ts";
 import { mapsFor, writeMaps } from "./ids.ts";
 import { endChild, endPuppet, holdChild, namesOf, type Puppet, startPuppet } from "./launch.ts";
-import { Batch, NEWS, STRINGS } from "./puppet.ts";
 
 /*
  * A puppet that is forked from another need not be executed anew, and what is inside a container cannot look into it, whatever capabilities

@@ -1,7 +1,7 @@
 // The two filters as the kernel applies them, to a puppet that tries every system call there is.
 import { describe, expect } from "bun:test";
 import { closingFilter, startingFilter } from "../../platform/linux/filters.ts";
-import { HEADER, OWN_STRINGS, STRINGS } from "../../platform/linux/puppet.ts";
+import { HEADER, OWN_STRINGS, STRINGS } from "../../platform/linux/frame.ts";
 import type { Policy } from "../../platform/platform.ts";
 import { SystemError } from "../../syscalls/error.ts";
 import { type Kernel, type SyscallName, self } from "../../syscalls/kernel.ts";

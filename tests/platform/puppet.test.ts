@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { Batch, FRAME_SIZE, layOut } from "../../platform/linux/puppet.ts";
+import { Batch, FRAME_SIZE, layOut } from "../../platform/linux/frame.ts";
 import { SystemError } from "../../syscalls/error.ts";
 import { close, createMemoryFile, open, writeAll } from "../../syscalls/linux/file.ts";
 import { O } from "../../syscalls/linux/numbers.ts";

@@ -13,8 +13,8 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { abilities } from "../../platform/linux/abilities.ts";
+import { Batch } from "../../platform/linux/frame.ts";
 import { type Ids, idsOf, isRoot } from "../../platform/linux/ids.ts";
-import { Batch } from "../../platform/linux/puppet.ts";
 import { runtime } from "../../platform/linux/runtime.ts";
 import {
   type Bind,

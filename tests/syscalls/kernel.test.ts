@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { Batch } from "../../platform/linux/puppet.ts";
+import { Batch } from "../../platform/linux/frame.ts";
 import { SystemError } from "../../syscalls/error.ts";
 import { type Kernel, numberOf, self, describe as text } from "../../syscalls/kernel.ts";
 import { close, createMemoryFile, open, statusFlags, writeAll } from "../../syscalls/linux/file.ts";

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
+import { Batch, prepare } from "../../platform/linux/frame.ts";
 import { isRoot } from "../../platform/linux/ids.ts";
-import { Batch, prepare } from "../../platform/linux/puppet.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { setUmask } from "../../syscalls/linux/file.ts";
 import { CLONE, PR } from "../../syscalls/linux/numbers.ts";
