@@ -11,8 +11,8 @@ import { clone, decodeNews, type Ended, RUSAGE_SIZE, SIGINFO_SIZE, WALL } from "
 import { openSignals, signalProcess } from "../../syscalls/linux/signal.ts";
 import { receiveDescriptors, sendDescriptors, socketPair } from "../../syscalls/linux/socket.ts";
 import type { Attempting, Driven, DrivePlan } from "../platform.ts";
-import { FLAGS } from "./container.ts";
 import { Batch, FRAME_SIZE, NEWS, prepare, STRINGS } from "./frame.ts";
+import { FLAGS } from "./hand.ts";
 import { writeMaps } from "./ids.ts";
 import { endPuppet, startPuppet } from "./launch.ts";
 import { PuppetKernel } from "./remote.ts";
