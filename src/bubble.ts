@@ -5,6 +5,7 @@ import { platform } from "../platform/index.ts";
 import { SystemError } from "../syscalls/error.ts";
 import { type Kernel, self } from "../syscalls/kernel.ts";
 import {
+  allCapabilities,
   capget,
   capset,
   clearAmbient,
@@ -423,4 +424,3 @@ const noFilter = (error: SystemError) =>
 const FLOCK = new Struct({ type: "u16", whence: "u16", start: "i64", len: "i64", pid: "i32" });
 
 const each = () => Array.from({ length: lastCapability() + 1 }, (_, capability) => capability);
-const allCapabilities = () => (1n << BigInt(lastCapability() + 1)) - 1n;

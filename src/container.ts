@@ -13,6 +13,7 @@ import { SystemError } from "../syscalls/error.ts";
 import { type Kernel, self } from "../syscalls/kernel.ts";
 import { SOCK } from "../syscalls/linux/constants.ts";
 import { connectTo, listenOn, openSocket, takeError } from "../syscalls/linux/network.ts";
+import { ready } from "../syscalls/ready.ts";
 import { type Connection, connection } from "./connection.ts";
 import { Client, Listener } from "./listener.ts";
 import { bind } from "./mounts.ts";
@@ -34,7 +35,6 @@ import {
   word,
 } from "./option.ts";
 import { checkProcess, Launch, Process, type ProcessOptions } from "./process.ts";
-import { ready } from "./ready.ts";
 
 export interface ContainerOptions {
   /** Which namespaces it has of its own; all but time where nothing is said. */

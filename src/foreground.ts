@@ -12,7 +12,7 @@ import {
   type WindowSize,
   windowSize,
 } from "../syscalls/linux/terminal.ts";
-import { ready, type Wait } from "./ready.ts";
+import { ready, type Wait } from "../syscalls/ready.ts";
 
 /** The signals that end us, unless somebody else takes care of them. */
 const ENDINGS = ["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"] as const;

@@ -4,7 +4,7 @@ import { SystemError } from "../syscalls/error.ts";
 import { self } from "../syscalls/kernel.ts";
 import { statusFlags } from "../syscalls/linux/file.ts";
 import { F, O } from "../syscalls/linux/numbers.ts";
-import { ready, type Wait } from "./ready.ts";
+import { ready, type Wait } from "../syscalls/ready.ts";
 
 /** What one read takes at most, which is what a pipe holds; between two calls it is nobody's. */
 const TAKEN = new Uint8Array(64 * 1024);

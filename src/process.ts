@@ -4,8 +4,8 @@ import type { ProcessPlan, Running } from "../platform/index.ts";
 import { Descriptor } from "../syscalls/descriptor.ts";
 import { self } from "../syscalls/kernel.ts";
 import { allCapabilities, capabilitiesFromText, type Securebit, securebitsOf } from "../syscalls/linux/capability.ts";
-import { addSeals, changeMode, createMemoryFile, makePipe, open, writeAll } from "../syscalls/linux/file.ts";
-import { F_SEAL, O, RLIMIT } from "../syscalls/linux/numbers.ts";
+import { changeMode, createMemoryFile, fillForGood, makePipe, open } from "../syscalls/linux/file.ts";
+import { O, RLIMIT } from "../syscalls/linux/numbers.ts";
 import type { IoPriority, Schedule } from "../syscalls/linux/schedule.ts";
 import { openPeer, openPty, type WindowSize } from "../syscalls/linux/terminal.ts";
 import {
@@ -201,8 +201,7 @@ export class Launch implements Disposable {
     if (typeof inlet === "number") return inlet;
     // A file in memory: nobody has to write while the program reads.
     using file = new Descriptor(createMemoryFile(self, "caisson-input"));
-    writeAll(self, file.number, typeof inlet === "string" ? new TextEncoder().encode(inlet) : inlet);
-    addSeals(self, file.number, F_SEAL.SEAL | F_SEAL.SHRINK | F_SEAL.GROW | F_SEAL.WRITE);
+    fillForGood(self, file.number, typeof inlet === "string" ? new TextEncoder().encode(inlet) : inlet);
     const read = open(self, `/proc/self/fd/${file.number}`, O.RDONLY | O.CLOEXEC);
     return this.#theirs.use(new Descriptor(read)).number;
   }

@@ -1,10 +1,12 @@
 /** What this machine can do: asked of the kernel once, by doing it in a puppet and looking. */
+import { readlinkSync } from "node:fs";
 import { SystemError } from "../../syscalls/error.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { capget } from "../../syscalls/linux/capability.ts";
 import { landlockAbi } from "../../syscalls/linux/landlock.ts";
 import { CAP, CLONE } from "../../syscalls/linux/numbers.ts";
 import { hasFilters } from "../../syscalls/linux/seccomp.ts";
+import type { Namespace } from "../platform.ts";
 import { Batch } from "./frame.ts";
 import { idsOf, isRoot, writeIdMaps } from "./ids.ts";
 import { endPuppet, startPuppet } from "./launch.ts";
@@ -19,6 +21,12 @@ export const NAMESPACES = {
   uts: CLONE.NEWUTS,
   cgroup: CLONE.NEWCGROUP,
 } as const;
+
+/** What tells a namespace of a process from others of its kind. */
+export function namespaceOf(process: number | "self", name: Namespace): string {
+  const file = { mount: "mnt", network: "net" }[name as string] ?? name;
+  return readlinkSync(`/proc/${process}/ns/${file}`);
+}
 
 export interface Abilities {
   /** 0 for none. */

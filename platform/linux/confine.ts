@@ -1,17 +1,16 @@
 /** A policy carried out: from a puppet to a confined Bun. */
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { Descriptor } from "../../syscalls/descriptor.ts";
 import { machine, self } from "../../syscalls/kernel.ts";
 import {
-  addSeals,
   changeDirectory,
   createMemoryFile,
+  fillForGood,
   open,
   setCloseOnExec,
   setUmask,
-  writeAll,
 } from "../../syscalls/linux/file.ts";
-import { CLONE, F_SEAL, O } from "../../syscalls/linux/numbers.ts";
+import { CLONE, O } from "../../syscalls/linux/numbers.ts";
 import {
   createSession,
   execute,
@@ -24,7 +23,7 @@ import {
 import { setFilter } from "../../syscalls/linux/seccomp.ts";
 import { resetSignals, signalProcess, unblockSignals } from "../../syscalls/linux/signal.ts";
 import type { Confined, Policy, Program } from "../platform.ts";
-import { abilities, NAMESPACES } from "./abilities.ts";
+import { abilities, NAMESPACES, namespaceOf } from "./abilities.ts";
 import { closingFilter, startingFilter } from "./filters.ts";
 import { Batch, type Prepared, prepare } from "./frame.ts";
 import { mappedTree } from "./idmap.ts";
@@ -33,7 +32,7 @@ import { type Puppet, startPuppet } from "./launch.ts";
 import { type Plan, planFor } from "./plan.ts";
 import { runtime } from "./runtime.ts";
 import { dropCapabilities, enterLandlock, enterRoot, setLimits, takeIds } from "./walls.ts";
-import { ended, watch } from "./watch.ts";
+import { answerOf, ended } from "./watch.ts";
 
 const SIGKILL = 9;
 /**
@@ -156,28 +155,20 @@ function openBoot(text: string): Descriptor {
   let file = boots.get(text);
   if (file === undefined) {
     file = new Descriptor(createMemoryFile(self, "caisson-boot"));
-    writeAll(self, file.number, Buffer.from(text));
-    addSeals(self, file.number, F_SEAL.SEAL | F_SEAL.SHRINK | F_SEAL.GROW | F_SEAL.WRITE);
+    fillForGood(self, file.number, Buffer.from(text));
     boots.set(text, file);
   }
   return new Descriptor(open(self, `/proc/self/fd/${file.number}`, O.RDONLY | O.CLOEXEC));
 }
 
-/** Settles when the puppet has become Bun, which closes its strings, or rejects with what it answered instead. */
-function started(puppet: Puppet, { read }: Prepared): Promise<void> {
-  return new Promise((resolve, reject) => {
-    watch(puppet.socket.take(), {
-      data(answer) {
-        try {
-          read(answer);
-        } catch (error) {
-          reject(error);
-        }
-        kill(puppet);
-      },
-      close: resolve,
-    });
-  });
+/** Settles when the puppet has become Bun, which closes its strings, or rejects with what it answered instead; then it is ended. */
+async function started(puppet: Puppet, frame: Prepared): Promise<void> {
+  try {
+    await answerOf(puppet.socket.take(), frame);
+  } catch (error) {
+    kill(puppet);
+    throw error;
+  }
 }
 
 function kill({ pidfd }: Puppet): void {
@@ -188,8 +179,7 @@ function kill({ pidfd }: Puppet): void {
 function verify(pid: number, plan: Plan): void {
   for (const [name, bit] of Object.entries(NAMESPACES)) {
     if ((plan.namespaces & bit) === 0n) continue;
-    const file = { mount: "mnt", network: "net" }[name] ?? name;
-    if (readlinkSync(`/proc/${pid}/ns/${file}`) === readlinkSync(`/proc/self/ns/${file}`)) {
+    if (namespaceOf(pid, name as keyof typeof NAMESPACES) === namespaceOf("self", name as keyof typeof NAMESPACES)) {
       throw new Error(`Cannot trust process ${pid}: it shares the ${name} namespace of the host`);
     }
   }

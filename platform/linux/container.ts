@@ -1,5 +1,4 @@
 /** Containers: a puppet in namespaces of its own, for one program or for several. */
-import { readlinkSync } from "node:fs";
 import { Descriptor } from "../../syscalls/descriptor.ts";
 import { SystemError } from "../../syscalls/error.ts";
 import { self } from "../../syscalls/kernel.ts";
@@ -7,14 +6,8 @@ import { SOCK } from "../../syscalls/linux/constants.ts";
 import { CLONE } from "../../syscalls/linux/numbers.ts";
 import { openProcess } from "../../syscalls/linux/process.ts";
 import { socketPair } from "../../syscalls/linux/socket.ts";
-import {
-  type Contained,
-  type ContainerPlan,
-  NAMESPACES,
-  type Namespace,
-  type ProcessPlan,
-  type Running,
-} from "../platform.ts";
+import { type Contained, type ContainerPlan, NAMESPACES, type ProcessPlan, type Running } from "../platform.ts";
+import { namespaceOf } from "./abilities.ts";
 import { FLAGS, Hand, HELD, orNothing, stringsFor } from "./hand.ts";
 import type { Plan } from "./plan.ts";
 
@@ -95,10 +88,4 @@ export async function attach(pid: number): Promise<Contained> {
     hand.listen();
     return hand;
   });
-}
-
-/** Names a namespace of a process. */
-function namespaceOf(process: number | "self", name: Namespace): string {
-  const file = { mount: "mnt", network: "net" }[name as string] ?? name;
-  return readlinkSync(`/proc/${process}/ns/${file}`);
 }

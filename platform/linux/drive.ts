@@ -4,7 +4,7 @@ import { Descriptor } from "../../syscalls/descriptor.ts";
 import { SystemError } from "../../syscalls/error.ts";
 import { type Kernel, self } from "../../syscalls/kernel.ts";
 import { SOCK } from "../../syscalls/linux/constants.ts";
-import { close, closeRange, duplicate, setCloseOnExec } from "../../syscalls/linux/file.ts";
+import { close, closeAllBut, duplicate, setCloseOnExec } from "../../syscalls/linux/file.ts";
 import { setNamespace } from "../../syscalls/linux/namespace.ts";
 import { CLONE, O, P, SIG, W } from "../../syscalls/linux/numbers.ts";
 import { clone, decodeNews, type Ended, RUSAGE_SIZE, SIGINFO_SIZE, WALL } from "../../syscalls/linux/process.ts";
@@ -217,11 +217,7 @@ class Puppet implements Driven {
     kept.forEach((number, index) => {
       if (number !== keep[index]) duplicate(batch, keep[index]!, number, O.CLOEXEC);
     });
-    const all = [2, ...kept, strings, signals].toSorted((a, b) => a - b);
-    all.forEach((number, index) => {
-      const next = all[index + 1] ?? 2 ** 32;
-      if (next > number + 1) closeRange(batch, number + 1, next - 1);
-    });
+    closeAllBut(batch, [2, ...kept, strings, signals], Math.min(2, ...kept) + 1);
     this.#kernel.carryOut(batch);
     return kept;
   }

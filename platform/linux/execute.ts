@@ -13,7 +13,7 @@ import {
   changeDirectory,
   changeToDescriptor,
   close,
-  closeRange,
+  closeAllBut,
   duplicate,
   setCloseOnExec,
   setUmask,
@@ -104,11 +104,7 @@ function placeDescriptors(kernel: Kernel, { strings, descriptors }: Held): void 
   const away = Math.max(strings, ...moves.flat()) + 1;
   if (crowded) for (const [index, [, from]] of moves.entries()) duplicate(kernel, from, away + index);
   for (const [index, [to, from]] of moves.entries()) duplicate(kernel, crowded ? away + index : from, to);
-  const kept = [-1, ...descriptors.keys(), strings].toSorted((a, b) => a - b);
-  kept.forEach((number, index) => {
-    const next = kept[index + 1] ?? 2 ** 32;
-    if (next > number + 1) closeRange(kernel, number + 1, next - 1);
-  });
+  closeAllBut(kernel, [...descriptors.keys(), strings]);
   setCloseOnExec(kernel, strings);
 }
 

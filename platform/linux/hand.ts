@@ -8,7 +8,7 @@ import { MSG, SOCK } from "../../syscalls/linux/constants.ts";
 import { changeDirectory, close, closeRange, duplicate, open } from "../../syscalls/linux/file.ts";
 import { setNamespace, unshare } from "../../syscalls/linux/namespace.ts";
 import { raiseLoopback } from "../../syscalls/linux/network.ts";
-import { CAP, CLONE, F, O, SIG } from "../../syscalls/linux/numbers.ts";
+import { CAP, CLONE, F, O, S, SIG } from "../../syscalls/linux/numbers.ts";
 import {
   becomeUser,
   CLD,
@@ -27,6 +27,7 @@ import {
 import { openSignals, signalProcess } from "../../syscalls/linux/signal.ts";
 import { receiveDescriptors, sendDescriptors, socketPair } from "../../syscalls/linux/socket.ts";
 import { setControllingTerminal } from "../../syscalls/linux/terminal.ts";
+import { ready } from "../../syscalls/ready.ts";
 import {
   type Contained,
   type ContainerPlan,
@@ -44,7 +45,7 @@ import { endPuppet, holdChild, type Puppet, startPuppet } from "./launch.ts";
 import { type Plan, PROC_REMEDY } from "./plan.ts";
 import { PuppetKernel } from "./remote.ts";
 import { type Attempting, furnish } from "./root.ts";
-import { ended, readable, watch } from "./watch.ts";
+import { answerOf, ended, watch } from "./watch.ts";
 import { forkPuppet } from "./zygote.ts";
 
 /** CLONE flags. clone(2) has none for clocks: the puppet unshares those, for its children. */
@@ -266,7 +267,7 @@ export class Hand implements Contained {
       answer = bytes;
     });
     // Other work of this process goes on meanwhile.
-    await readable(this.#puppet.socket.number);
+    await ready(this.#puppet.socket.number, "read").done;
     this.kernel.until(() => answer !== undefined);
     prepared.read(answer!);
     verify();
@@ -274,10 +275,9 @@ export class Hand implements Contained {
 
   /** Sets the container up for one program, and starts it. */
   async main(process: ProcessPlan, { strings, held, landlock }: Start): Promise<Contained & Running> {
-    const { prepared, forked } = await this.#frameFor(process, { held, landlock });
+    const { prepared, retired, forked } = await this.#frameFor(process, { held, landlock });
     if (!process.init) return await this.#instead(prepared);
 
-    const retired = this.kernel.prepare(retirement());
     this.#main = true;
     let pid: number | undefined;
     let failure: unknown;
@@ -445,14 +445,19 @@ export class Hand implements Contained {
       const prepared = this.kernel.prepareIfFits(batch, child, own);
       if (prepared !== undefined) {
         if (frames.size === MOST_FRAMES) frames.clear();
-        frames.set(key!, { prepared, forked });
-        return { prepared, forked };
+        const frame = { prepared, retired: this.kernel.prepare(retirement()), forked };
+        frames.set(key!, frame);
+        return frame;
       }
     }
     await this.setUp();
     const alone = new Batch();
     const forked = this.#become(alone, process, start);
-    return { prepared: this.kernel.prepare(alone, child, own), forked };
+    return {
+      prepared: this.kernel.prepare(alone, child, own),
+      retired: this.kernel.prepare(retirement()),
+      forked,
+    };
   }
 
   /** Where the puppet's own strings stand when it becomes the program. */
@@ -567,6 +572,8 @@ interface Program {
 
 interface ProgramFrame {
   readonly prepared: Prepared;
+  /** What the puppet is told behind it. */
+  readonly retired: Prepared;
   /** Which of its calls forks. */
   readonly forked: number;
 }
@@ -610,13 +617,11 @@ class Stepwise implements Attempting {
   }
 }
 
-const S_IWOTH = 0o002;
-
 /** An overlay that cannot write its upper directory becomes read-only, and says nothing. */
 function mustOwn({ upper }: Extract<Mount, { kind: "overlay" }>, maps: ContainerPlan["maps"]): void {
   if (upper === undefined || maps === undefined) return;
   const { uid, mode } = statSync(upper);
-  if ((mode & S_IWOTH) !== 0 || maps.uids.some(({ outside, count }) => uid >= outside && uid < outside + count)) return;
+  if ((mode & S.IWOTH) !== 0 || maps.uids.some(({ outside, count }) => uid >= outside && uid < outside + count)) return;
   const owners = maps.uids.map(({ outside, count }) =>
     count === 1 ? `${outside}` : `${outside} to ${outside + count - 1}`,
   );
@@ -643,24 +648,6 @@ export function stringsFor({ descriptors }: ProcessPlan): number {
   let number = SIGNALS - 2;
   while (descriptors.has(number)) number--;
   return number;
-}
-
-/** Settles when the strings close, for the puppet has become a program, or rejects with what it answered instead. */
-function answerOf(strings: number, { read }: Prepared): Promise<void> {
-  return new Promise((resolve, reject) => {
-    watch(strings, {
-      data(answer, end) {
-        try {
-          read(answer);
-          reject(new Error("Cannot trust a puppet: it answered, and should have become a program"));
-        } catch (error) {
-          reject(error);
-        }
-        end(); // and with it the child that could not become the program
-      },
-      close: resolve,
-    });
-  });
 }
 
 /** A namespace of clocks for the puppet's children. `time_namespaces(7)` */

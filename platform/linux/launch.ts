@@ -3,10 +3,10 @@ import { CFunction, ptr } from "bun:ffi";
 import { Descriptor } from "../../syscalls/descriptor.ts";
 import { SystemError } from "../../syscalls/error.ts";
 import { executable, type Kernel, numberOf, type SyscallName, self } from "../../syscalls/kernel.ts";
-import { capset, lastCapability, raiseAmbient } from "../../syscalls/linux/capability.ts";
+import { allCapabilities, capset, lastCapability, raiseAmbient } from "../../syscalls/linux/capability.ts";
 import { SOCK } from "../../syscalls/linux/constants.ts";
-import { addSeals, closeRange, createMemoryFile, duplicate, writeAll } from "../../syscalls/linux/file.ts";
-import { CLONE, ERRNO, F_SEAL, MFD, O, P, SIG, W } from "../../syscalls/linux/numbers.ts";
+import { closeAllBut, createMemoryFile, duplicate, fillForGood } from "../../syscalls/linux/file.ts";
+import { CLONE, ERRNO, MFD, O, P, SIG, W } from "../../syscalls/linux/numbers.ts";
 import { CLONE_ARGS_STRUCT, executeDescriptor, openProcess, WALL } from "../../syscalls/linux/process.ts";
 import { signalProcess } from "../../syscalls/linux/signal.ts";
 import { socketPair } from "../../syscalls/linux/socket.ts";
@@ -198,8 +198,7 @@ function image(): number {
     if (!(error instanceof SystemError && error.code === "EINVAL")) throw error;
     descriptor = createMemoryFile(self, "caisson-puppet", flags);
   }
-  writeAll(self, descriptor, puppetImage());
-  addSeals(self, descriptor, F_SEAL.SEAL | F_SEAL.SHRINK | F_SEAL.GROW | F_SEAL.WRITE);
+  fillForGood(self, descriptor, puppetImage());
   sealed = descriptor;
   return descriptor;
 }
@@ -219,17 +218,12 @@ function becomePuppet(child: Kernel, descriptors: ReadonlyMap<number, number>, n
   moves.forEach(([to], index) => {
     duplicate(child, free[index]!, to, to === program ? O.CLOEXEC : 0);
   });
-  const kept = [...descriptors.keys(), program].toSorted((a, b) => a - b);
-  kept.forEach((number, index) => {
-    const next = kept[index + 1] ?? 2 ** 32;
-    if (next > number + 1) closeRange(child, number + 1, next - 1);
-  });
+  closeAllBut(child, [...descriptors.keys(), program]);
   if ((namespaces & CLONE.NEWUSER) !== 0n) {
     // Its id maps are written when it runs. Until then its user id means nothing, and an execve would take its capabilities.
-    const last = lastCapability();
-    const all = (1n << BigInt(last + 1)) - 1n;
+    const all = allCapabilities();
     capset(child, { effective: all, permitted: all, inheritable: all });
-    for (let capability = 0; capability <= last; capability++) raiseAmbient(child, capability);
+    for (let capability = 0; capability <= lastCapability(); capability++) raiseAmbient(child, capability);
   }
   executeDescriptor(child, program, ["puppet"], []);
 }

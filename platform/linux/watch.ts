@@ -2,11 +2,9 @@
 import type { Descriptor } from "../../syscalls/descriptor.ts";
 import { SystemError } from "../../syscalls/error.ts";
 import { self } from "../../syscalls/kernel.ts";
-import { EPOLL, EPOLL_EVENTS, F, MACHINE } from "../../syscalls/linux/numbers.ts";
+import { F } from "../../syscalls/linux/numbers.ts";
 import { type Ended, reap } from "../../syscalls/linux/process.ts";
-import { Struct } from "../../syscalls/struct.ts";
-
-const EPOLL_EVENT = new Struct({ events: "u32", data: "u64" }, { packed: MACHINE === "x64" });
+import type { Prepared } from "./frame.ts";
 
 /** Has Bun's event loop watch a socket, which it then owns; `end` closes it. */
 export function watch(fd: number, socket: { data(bytes: Uint8Array, end: () => void): void; close(): void }): void {
@@ -42,10 +40,20 @@ export function ended(pidfd: Descriptor): Promise<Ended> {
   });
 }
 
-/** Settles when there is something to read from a socket, which stays the caller's and is not read. */
-export function readable(fd: number): Promise<void> {
-  const epoll = self.call("epoll_create1", EPOLL.CLOEXEC);
-  self.call("epoll_ctl", epoll, EPOLL.CTL_ADD, fd, EPOLL_EVENT.encode({ events: EPOLL_EVENTS.IN }));
-  // Bun tries recv(2) on what is readable, which fails for an epoll descriptor: it then closes that, and says so.
-  return new Promise((resolve) => watch(epoll, { data() {}, close: resolve }));
+/** Settles when a puppet's strings close, for it has become a program, or rejects with what it answered instead. */
+export function answerOf(strings: number, { read }: Prepared): Promise<void> {
+  return new Promise((resolve, reject) => {
+    watch(strings, {
+      data(answer, end) {
+        try {
+          read(answer);
+          reject(new Error("Cannot trust a puppet: it answered, and should have become a program"));
+        } catch (error) {
+          reject(error);
+        }
+        end(); // and with it the child that could not become the program
+      },
+      close: resolve,
+    });
+  });
 }

@@ -1,7 +1,7 @@
 /** Files and descriptors. */
 import type { Kernel } from "../kernel.ts";
 import { Struct } from "../struct.ts";
-import { AT, AT_FD, F, MACHINE, type Machine, MFD, O, S } from "./numbers.ts";
+import { AT, AT_FD, F, F_SEAL, MACHINE, type Machine, MFD, O, S } from "./numbers.ts";
 
 const OPEN_HOW = new Struct({ flags: "u64", mode: "u64", resolve: "u64" });
 
@@ -90,6 +90,16 @@ export function closeRange(kernel: Kernel, first: number, last = 0xffffffff): vo
   kernel.call("close_range", first, last, 0);
 }
 
+/** Closes all descriptors from `from` on but those that are `kept`. */
+export function closeAllBut(kernel: Kernel, kept: readonly number[], from = 0): void {
+  let first = from;
+  for (const number of kept.toSorted((a, b) => a - b)) {
+    if (number > first) closeRange(kernel, first, number - 1);
+    first = Math.max(first, number + 1);
+  }
+  closeRange(kernel, first);
+}
+
 /** Makes `to` another name of `from`, closing what `to` was. `dup3(2)`. @param flags 0 or O.CLOEXEC */
 export function duplicate(kernel: Kernel, from: number, to: number, flags = 0): void {
   kernel.call("dup3", from, to, flags);
@@ -169,6 +179,12 @@ export function writeAll(kernel: Kernel, descriptor: number, bytes: Uint8Array):
   for (let at = 0; at < bytes.length; ) {
     at += kernel.call("write", descriptor, bytes.subarray(at), bytes.length - at);
   }
+}
+
+/** Writes a memory file, which nobody changes any more, by whatever descriptor. */
+export function fillForGood(kernel: Kernel, descriptor: number, bytes: Uint8Array): void {
+  writeAll(kernel, descriptor, bytes);
+  addSeals(kernel, descriptor, F_SEAL.SEAL | F_SEAL.SHRINK | F_SEAL.GROW | F_SEAL.WRITE);
 }
 
 /** Forbids changes to a memory file for good. `F_ADD_SEALS`. @param seals F.SEAL_* */

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { ended, readable, watch } from "../../platform/linux/watch.ts";
+import { ended, watch } from "../../platform/linux/watch.ts";
 import { Descriptor } from "../../syscalls/descriptor.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { SOCK } from "../../syscalls/linux/constants.ts";
@@ -32,32 +32,6 @@ test("watch() lets go of the socket when it is told to", async () => {
   send(other.number, "enough");
   await until(() => openDescriptors() === before + 1);
   expect(() => self.call("sendto", other.number, Buffer.from("x"), 1, 0x4000, null, 0)).toThrow("EPIPE");
-});
-
-test("readable() settles when there is something to read, and reads nothing of it", async () => {
-  const before = openDescriptors();
-  const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
-  using socket = new Descriptor(ours);
-  using other = new Descriptor(theirs);
-  let settled = false;
-  const waiting = readable(socket.number).then(() => {
-    settled = true;
-  });
-  for (let turns = 0; turns < 20; turns++) await Bun.sleep(0);
-  expect(settled).toBe(false);
-  send(other.number, "packet");
-  await waiting;
-  const into = Buffer.alloc(16);
-  expect(into.toString("utf8", 0, self.call("read", socket.number, into, into.length))).toBe("packet");
-  await until(() => openDescriptors() === before + 2);
-});
-
-test("readable() settles at the other's end", async () => {
-  const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
-  using socket = new Descriptor(ours);
-  const waiting = readable(socket.number);
-  self.call("close", theirs);
-  await waiting;
 });
 
 testPuppet("ended() gives how a process ended, reaps it, and lets go of it", async () => {

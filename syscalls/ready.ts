@@ -1,7 +1,7 @@
 /** Waiting until a descriptor can be read or written, on the event loop: without a thread, and without asking again and again. */
-import { self } from "../syscalls/kernel.ts";
-import { EPOLL, EPOLL_EVENTS, MACHINE } from "../syscalls/linux/numbers.ts";
-import { Struct } from "../syscalls/struct.ts";
+import { self } from "./kernel.ts";
+import { EPOLL, EPOLL_EVENTS, MACHINE } from "./linux/numbers.ts";
+import { Struct } from "./struct.ts";
 
 const EPOLL_EVENT = new Struct({ events: "u32", data: "u64" }, { packed: MACHINE === "x64" });
 const EVENTS = { read: EPOLL_EVENTS.IN, write: EPOLL_EVENTS.OUT } as const;
