@@ -1,9 +1,17 @@
 /** The kernel's refusal of one call. */
 import { ERRNO } from "./linux/numbers.ts";
 
+let names: ReadonlyMap<number, string> | undefined;
+
 /** The name of an errno, `"EPERM"` for 1; of two names for one number, the one that stands first in the kernel's headers. */
 export function errnoName(errno: number): string {
-  return Object.entries(ERRNO).find(([, number]) => number === errno)?.[0] ?? `errno ${errno}`;
+  // Where paths are looked up, errors are made by the thousand.
+  names ??= new Map(
+    Object.entries(ERRNO)
+      .map(([name, number]) => [number, name] as const)
+      .reverse(),
+  );
+  return names.get(errno) ?? `errno ${errno}`;
 }
 
 /** The Linux that brought a call, of those that caisson makes and a kernel still in use may lack. */

@@ -59,6 +59,12 @@ export class Assembler {
     return this.#emit([...rex, 0xb8 | (to & 7), ...word(value)], `mov ${NAMES_32[to]},${hex(value)}`);
   }
 
+  /** `movabs r64, imm64` */
+  setWide(to: Register, value: bigint): this {
+    const bytes = [...word(Number(value & 0xffff_ffffn)), ...word(Number(value >> 32n))];
+    return this.#emit([0x48 | (to >> 3), 0xb8 | (to & 7), ...bytes], `movabs ${NAMES_64[to]},0x${value.toString(16)}`);
+  }
+
   /** `xor r32, r32`: sets the register to zero. */
   clear(register: Register): this {
     return this.#modrm([0x31], register, register, 32, `xor ${NAMES_32[register]},${NAMES_32[register]}`);
@@ -158,6 +164,11 @@ export class Assembler {
     this.#lines.push({ at: this.#bytes.length, text: "jmp", target: to });
     this.#bytes.push(0xe9);
     return this.#distance(4, to);
+  }
+
+  /** `jmp r64`: goes on at the address in the register. */
+  jumpTo(register: Register): this {
+    return this.#emit([...(register >= 8 ? [0x41] : []), 0xff, 0xe0 | (register & 7)], `jmp ${NAMES_64[register]}`);
   }
 
   /** The machine code. It runs at any address. */

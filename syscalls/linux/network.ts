@@ -80,6 +80,18 @@ export function bindTo(kernel: Kernel, socket: number, address: SocketAddress): 
   kernel.call("bind", socket, bytes, bytes.length);
 }
 
+/** A socket of datagrams at an address, that does not block. `bind(2)` */
+export function bindDatagrams(kernel: Kernel, address: SocketAddress): number {
+  const socket = kernel.call("socket", AF[address.family], SOCK.DGRAM | SOCK.CLOEXEC | SOCK.NONBLOCK, 0);
+  try {
+    bindTo(kernel, socket, address);
+    return socket;
+  } catch (error) {
+    kernel.call("close", socket);
+    throw error;
+  }
+}
+
 /** A socket that listens at an address. `SO_REUSEADDR` lets a port be taken again at once. `listen(2)` */
 export function listenOn(
   kernel: Kernel,

@@ -246,6 +246,14 @@ export function decodeNews(info: Uint8Array, usage: Uint8Array): News {
   };
 }
 
+/**
+ * A copy of a descriptor of another process, close-on-exec, as a debugger might take it. `pidfd_getfd(2)`, Linux 5.6.
+ * @param number the other's number for it
+ */
+export function takeDescriptor(kernel: Kernel, pidfd: number, number: number): number {
+  return kernel.call("pidfd_getfd", pidfd, number, 0);
+}
+
 /** Reaps the child that a pidfd names, or gives undefined while it lives. Never waits. `waitid(2)`, Linux 5.4 */
 export function reap(kernel: Kernel, pidfd: number): Ended | undefined {
   const info = new Uint8Array(SIGINFO_SIZE);

@@ -15,6 +15,7 @@ const MSGHDR = new Struct({
 });
 const IOVEC = new Struct({ base: "pointer", len: "u64" });
 const CMSGHDR = new Struct({ len: "u64", level: "i32", type: "i32" });
+const UCRED = new Struct({ pid: "i32", uid: "u32", gid: "u32" });
 
 /** A connected pair of unix sockets, close-on-exec. @param type `SOCK.STREAM` or `SOCK.SEQPACKET` */
 export function socketPair(kernel: Kernel, type: number): [number, number] {
@@ -28,6 +29,12 @@ export function socketPair(kernel: Kernel, type: number): [number, number] {
 export function setSendBuffer(kernel: Kernel, socket: number, sizeBytes: number): void {
   const size = new Uint8Array(Int32Array.of(sizeBytes).buffer);
   kernel.call("setsockopt", socket, SOL.SOCKET, SO.SNDBUF, size, size.length);
+}
+
+/** Has each packet that a socket receives tell who sent it. `SO_PASSCRED` of unix(7) */
+export function askForSender(kernel: Kernel, socket: number): void {
+  const on = new Uint8Array(Int32Array.of(1).buffer);
+  kernel.call("setsockopt", socket, SOL.SOCKET, SO.PASSCRED, on, on.length);
 }
 
 /** Sends one packet with descriptors beside it. `sendmsg(2)`, `SCM_RIGHTS` of unix(7). @param flags MSG */
@@ -54,6 +61,8 @@ export function sendDescriptors(
 export interface Packet {
   readonly length: number;
   readonly descriptors: number[];
+  /** The process that sent it, by its number here, even if that has ended; where the socket asks for it. */
+  readonly sender?: number;
   /** True when bytes or descriptors were lost because the buffers were too small. */
   readonly truncated: boolean;
 }
@@ -65,22 +74,25 @@ export function receiveDescriptors(
   into: Uint8Array,
   options: { readonly most: number; readonly flags?: number },
 ): Packet {
-  // Room for one more than is wanted, so that a surplus is seen rather than cut off; and for a second header.
-  const control = new Uint8Array(2 * CMSGHDR.size + 4 * (options.most + 2));
+  // Room for one more than is wanted, so that a surplus is seen rather than cut off; for who sent it; and for one more header.
+  const control = new Uint8Array(3 * CMSGHDR.size + 4 * (options.most + 2) + Math.ceil(UCRED.size / 8) * 8);
   const header = messageHeader(into, control);
   const length = kernel.call("recvmsg", socket, header, MSG.CMSG_CLOEXEC | (options.flags ?? 0));
   const { controllen, flags } = MSGHDR.decode(header.bytes);
   const descriptors: number[] = [];
+  let sender: number | undefined;
   const view = new DataView(control.buffer);
   for (let at = 0; at + CMSGHDR.size <= Number(controllen); ) {
     const { len, level, type } = CMSGHDR.decode(control.subarray(at));
     if (level === SOL.SOCKET && type === SCM.RIGHTS) {
       for (let each = at + CMSGHDR.size; each + 4 <= at + Number(len); each += 4)
         descriptors.push(view.getInt32(each, true));
-    }
+    } else if (level === SOL.SOCKET && type === SCM.CREDENTIALS)
+      sender = UCRED.decode(control.subarray(at + CMSGHDR.size)).pid;
     at += Math.max(CMSGHDR.size, Math.ceil(Number(len) / 8) * 8);
   }
-  return { length, descriptors, truncated: (flags & (MSG.CTRUNC | MSG.TRUNC)) !== 0 };
+  const truncated = (flags & (MSG.CTRUNC | MSG.TRUNC)) !== 0;
+  return { length, descriptors, ...(sender === undefined ? {} : { sender }), truncated };
 }
 
 function messageHeader(bytes: Uint8Array, control: Uint8Array | null): Memory {

@@ -2,7 +2,14 @@ import { expect, test } from "bun:test";
 import { Descriptor } from "../../syscalls/descriptor.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { close, open } from "../../syscalls/linux/file.ts";
-import { allowBeneath, createRuleset, landlockAbi, restrictSelf } from "../../syscalls/linux/landlock.ts";
+import {
+  allowBeneath,
+  allowPort,
+  createRuleset,
+  landlockAbi,
+  landlockErrata,
+  restrictSelf,
+} from "../../syscalls/linux/landlock.ts";
 import { LANDLOCK_ACCESS_FS as FS, O } from "../../syscalls/linux/numbers.ts";
 import { setNoNewPrivileges } from "../../syscalls/linux/process.ts";
 import { hold } from "../platform/strings.ts";
@@ -11,12 +18,35 @@ import { testIf } from "./requirement.ts";
 
 const testLandlock = testIf("landlock", landlockAbi() > 0, "this kernel has no Landlock, or something refuses it");
 
-test("landlockAbi() is 0 where the call is refused", () => {
+test("landlockAbi() and landlockErrata() are 0 where the call is refused", () => {
   const refusing = {
     call: (name: Parameters<typeof self.call>[0]) => self.call(name, null, 1, 0xffff),
   };
   expect(landlockAbi(refusing)).toBe(0);
+  expect(landlockErrata(refusing)).toBe(0);
   expect(landlockAbi(new Recorder())).toBe(1000);
+});
+
+test("the calls are made with their flags, and each question is one", () => {
+  const recorder = new Recorder();
+  landlockAbi(recorder);
+  landlockErrata(recorder);
+  createRuleset(recorder, { fs: 1n, net: 2n, scoped: 3n });
+  allowBeneath(recorder, 5, 6, 7n);
+  allowBeneath(recorder, 5, 6, 7n, 1);
+  allowPort(recorder, 5, 443, 2n);
+  restrictSelf(recorder, 5);
+  restrictSelf(recorder, -1, 4);
+  expect(recorder.lines).toEqual([
+    "landlock_create_ruleset (null, 0, 1)",
+    "landlock_create_ruleset (null, 0, 2)",
+    "landlock_create_ruleset ([48 bytes], 48, 0)",
+    "landlock_add_rule (5, 1, [12 bytes], 0)",
+    "landlock_add_rule (5, 1, [12 bytes], 1)",
+    "landlock_add_rule (5, 2, [16 bytes], 0)",
+    "landlock_restrict_self (5, 0)",
+    "landlock_restrict_self (-1, 4)",
+  ]);
 });
 
 testLandlock("createRuleset() throws EINVAL for a right that the kernel does not know", () => {

@@ -3,8 +3,9 @@ import { Descriptor } from "../../syscalls/descriptor.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { MSG, SOCK } from "../../syscalls/linux/constants.ts";
 import { close, createMemoryFile, writeAll } from "../../syscalls/linux/file.ts";
-import { F, FD } from "../../syscalls/linux/numbers.ts";
-import { receiveDescriptors, sendDescriptors, socketPair } from "../../syscalls/linux/socket.ts";
+import { CLONE, F, FD } from "../../syscalls/linux/numbers.ts";
+import { askForSender, receiveDescriptors, sendDescriptors, socketPair } from "../../syscalls/linux/socket.ts";
+import { hold, testRoot } from "../platform/strings.ts";
 
 /** A pair that closes with its block. */
 function pair() {
@@ -105,5 +106,33 @@ describe("sendDescriptors() and receiveDescriptors()", () => {
     close(self, right);
     expect(() => sendDescriptors(self, left, into, [])).toThrow("EPIPE: sendmsg");
     close(self, left);
+  });
+});
+
+describe("askForSender()", () => {
+  for (const count of [0, 1, 16]) {
+    testRoot(`has a packet with ${count} descriptors tell who sent it, though that has ended`, () => {
+      using sockets = pair();
+      askForSender(self, sockets.left);
+      using file = memoryFile("text");
+      const descriptors = Array<number>(count).fill(file.number);
+      sendDescriptors(self, sockets.right, Uint8Array.of(1), descriptors);
+      const other = hold(CLONE.NEWUSER | CLONE.NEWPID, [sockets.right]);
+      expect(other.kernel.call("getpid")).toBe(1);
+      sendDescriptors(other.kernel, 0, Uint8Array.of(2), []);
+      other[Symbol.dispose]();
+      const first = receiveDescriptors(self, sockets.left, new Uint8Array(1), { most: count });
+      for (const descriptor of first.descriptors) close(self, descriptor);
+      expect(first).toMatchObject({ length: 1, sender: process.pid, truncated: false });
+      expect(first.descriptors).toHaveLength(count);
+      const second = receiveDescriptors(self, sockets.left, new Uint8Array(1), { most: 1 });
+      expect(second).toEqual({ length: 1, descriptors: [], sender: other.pid, truncated: false });
+    });
+  }
+
+  test("is not done by itself", () => {
+    using sockets = pair();
+    sendDescriptors(self, sockets.right, Uint8Array.of(1), []);
+    expect(receiveDescriptors(self, sockets.left, new Uint8Array(1), { most: 1 }).sender).toBeUndefined();
   });
 });
