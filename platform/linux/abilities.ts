@@ -3,12 +3,13 @@ import { readlinkSync } from "node:fs";
 import { SystemError } from "../../syscalls/error.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { capget } from "../../syscalls/linux/capability.ts";
-import { landlockAbi } from "../../syscalls/linux/landlock.ts";
+import { landlockErrata } from "../../syscalls/linux/landlock.ts";
 import { CAP, CLONE } from "../../syscalls/linux/numbers.ts";
 import { hasFilters } from "../../syscalls/linux/seccomp.ts";
 import type { Namespace } from "../platform.ts";
 import { Batch } from "./frame.ts";
 import { idsOf, isRoot, writeIdMaps } from "./ids.ts";
+import { usableAbi } from "./landlock.ts";
 import { endPuppet, startPuppet } from "./launch.ts";
 import { enterRoot, type Root, rootOf } from "./walls.ts";
 
@@ -31,6 +32,8 @@ export function namespaceOf(process: number | "self", name: Namespace): string {
 export interface Abilities {
   /** 0 for none. */
   readonly landlock: number;
+  /** Those that its Landlock has fixed, by bits; left out for none. */
+  readonly errata?: number;
   readonly seccomp: boolean;
   /** CLONE.NEW* of those that can be made, together with NEWUSER where the others need that. */
   readonly namespaces: bigint;
@@ -85,7 +88,8 @@ function probe(): Abilities {
     else if (works("root", () => tryNamespaces(namespaces, "bind"))) proc = "bind";
   }
   return {
-    landlock: landlockAbi(),
+    landlock: usableAbi(),
+    errata: landlockErrata(),
     seccomp: hasFilters(),
     namespaces,
     proc,

@@ -1,5 +1,6 @@
 /** The walls, as the puppet builds them: each function is a few calls, and their order is the last one's business. */
 
+import { dirname } from "node:path";
 import type { Kernel } from "../../syscalls/kernel.ts";
 import {
   capset,
@@ -10,13 +11,13 @@ import {
   setSecurebits,
 } from "../../syscalls/linux/capability.ts";
 import { changeDirectory, close, duplicate, makeDirectory, open } from "../../syscalls/linux/file.ts";
-import { allowBeneath, createRuleset, type Handled, restrictSelf } from "../../syscalls/linux/landlock.ts";
+import { allowBeneath, allowPort, createRuleset, restrictSelf } from "../../syscalls/linux/landlock.ts";
 import { attach, cloneTree, detach, mount, pivotRoot, setMountAttributes } from "../../syscalls/linux/mount.ts";
 import { MOUNT_ATTR, MS, O } from "../../syscalls/linux/numbers.ts";
 import { becomeUser, leaveGroups, setLimit } from "../../syscalls/linux/process.ts";
 import type { Limits } from "../platform.ts";
 import type { Ids } from "./ids.ts";
-import type { PathRule } from "./landlock.ts";
+import type { Confinement } from "./landlock.ts";
 import { openSource } from "./root.ts";
 
 /** One file or directory of the host that appears inside. */
@@ -52,12 +53,21 @@ export function rootOf(binds: readonly Bind[], proc: Root["proc"]): Root {
   for (const { target, directory } of sorted) {
     if (sorted.some((other) => other.directory && target.startsWith(other.target === "/" ? "/" : `${other.target}/`)))
       continue;
-    const parts = target.split("/").slice(1);
-    const names = directory ? parts : parts.slice(0, -1);
-    for (const index of names.keys()) directories.add(`/${names.slice(0, index + 1).join("/")}`);
+    for (const each of downTo(directory ? target : dirname(target))) directories.add(each);
     if (!directory) placeholders.push(target);
   }
   return { directories: [...directories], placeholders, binds: sorted, proc };
+}
+
+/** The same root with an empty directory, in which nothing of the host appears. */
+export function withDirectory(root: Root, path: string): Root {
+  return { ...root, directories: [...new Set([...root.directories, ...downTo(path)])] };
+}
+
+/** The directories from the top down to this one, without the root. */
+function downTo(directory: string): string[] {
+  const names = directory.split("/").filter(Boolean);
+  return names.map((_, index) => `/${names.slice(0, index + 1).join("/")}`);
 }
 
 /** Becomes the user of the inside. */
@@ -132,8 +142,8 @@ function hostTree(kernel: Kernel, path: string): number {
 /** A number that no other descriptor of the puppet has. A rule names its file in memory, where no result can be filled in. */
 const RULE = 40;
 
-/** Confines the process to `rules` by Landlock, for good. */
-export function enterLandlock(kernel: Kernel, handled: Handled, rules: readonly PathRule[]): void {
+/** Confines the process by Landlock, for good. */
+export function enterLandlock(kernel: Kernel, { handled, rules, ports = [], flags }: Confinement): void {
   const ruleset = createRuleset(kernel, handled);
   for (const { path, access } of rules) {
     const descriptor = open(kernel, path, O.PATH | O.CLOEXEC);
@@ -142,7 +152,8 @@ export function enterLandlock(kernel: Kernel, handled: Handled, rules: readonly 
     close(kernel, descriptor);
   }
   if (rules.length > 0) close(kernel, RULE);
-  restrictSelf(kernel, ruleset);
+  for (const { port, access } of ports) allowPort(kernel, ruleset, port, access);
+  restrictSelf(kernel, ruleset, flags);
   close(kernel, ruleset);
 }
 

@@ -24,6 +24,7 @@ import {
   IDLE_DATA,
   rootOf,
   setLimits,
+  withDirectory,
 } from "../../platform/linux/walls.ts";
 import type { Kernel } from "../../syscalls/kernel.ts";
 import { LOCKED_SECUREBITS, lastCapability } from "../../syscalls/linux/capability.ts";
@@ -66,6 +67,12 @@ describe("rootOf()", () => {
     const { binds } = rootOf([bind("/a/b/c"), bind("/a"), bind("/a/b")], "mount");
     expect(binds.map(({ target }) => target)).toEqual(["/a", "/a/b", "/a/b/c"]);
   });
+});
+
+test("withDirectory() adds one and those above it, each once", () => {
+  const root = rootOf([bind("/a/b")], "mount");
+  expect(withDirectory(root, "/a/c/d").directories).toEqual(["/proc", "/a", "/a/b", "/a/c", "/a/c/d"]);
+  expect(withDirectory(root, "/a/b")).toEqual(root);
 });
 
 const IDS: Ids = { inside: { uid: 0, gid: 0 }, outside: { uid: 65534, gid: 65534 }, dropGroups: true };
@@ -289,11 +296,10 @@ testPuppet("setLimits() sets hard limits", () => {
 describe("enterLandlock()", () => {
   const steps = (paths: readonly string[]) =>
     order((kernel) =>
-      enterLandlock(
-        kernel,
-        { fs: 1n, net: 0n, scoped: 0n },
-        paths.map((path) => ({ path, access: 1n })),
-      ),
+      enterLandlock(kernel, {
+        handled: { fs: 1n, net: 0n, scoped: 0n },
+        rules: paths.map((path) => ({ path, access: 1n })),
+      }),
     );
 
   test("adds a rule for each path and closes what it opened", () => {
