@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stubCode } from "../../platform/linux/launch.ts";
 import { puppetCode, puppetImage } from "../../platform/linux/puppet.ts";
+import { handlerCode } from "../../platform/linux/threads.ts";
 import { trapCode } from "../../syscalls/kernel.ts";
 import { Assembler, R, type Register } from "../../syscalls/x64.ts";
 import { testIf } from "../syscalls/requirement.ts";
@@ -43,6 +44,7 @@ function everything(): Assembler {
     code
       .copy(register, other)
       .set(register, 0x12345678)
+      .setWide(register, 0x7edcba9876543210n)
       .clear(register)
       .load(register, { base: other, offset: 8 })
       .load(register, { base: other, offset: 8 }, 32)
@@ -59,7 +61,8 @@ function everything(): Assembler {
       .testByte({ base: register, offset: 5 }, 1)
       .testBit({ base: register, offset: 4 }, other)
       .push(register)
-      .pop(register);
+      .pop(register)
+      .jumpTo(register);
     if (register !== R.SP) code.load(other, { base: R.BX, offset: 8, index8: register });
   }
   for (const condition of ["jb", "jae", "je", "jne", "jg"] as const) code.branch(condition, "end");
@@ -67,7 +70,13 @@ function everything(): Assembler {
 }
 
 describe("listing() is what objdump reads in the code", () => {
-  for (const [name, make] of Object.entries({ puppetCode, stubCode, trapCode, everything })) {
+  for (const [name, make] of Object.entries({
+    puppetCode,
+    stubCode,
+    trapCode,
+    handlerCode: () => handlerCode(0x7f1234567000),
+    everything,
+  })) {
     testObjdump(`of ${name}()`, () => {
       const code = make();
       expect(code.listing().length).toBeGreaterThan(5);
