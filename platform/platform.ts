@@ -1,6 +1,9 @@
 /** The words that every operating system's side of caisson shares. */
-import type { Kernel } from "../syscalls/kernel.ts";
+import type { Descriptor } from "../syscalls/descriptor.ts";
+import type { Kernel, SyscallName } from "../syscalls/kernel.ts";
+import type { SocketAddress } from "../syscalls/linux/network.ts";
 import type { IoPriority, Schedule } from "../syscalls/linux/schedule.ts";
+import type { Filter } from "./linux/seccomp/index.ts";
 
 /** What a policy promises along one axis. */
 export const GUARANTEES = ["files", "network", "processes", "privileges", "kernel", "memory", "cpu", "time"] as const;
@@ -19,6 +22,20 @@ export interface Policy {
   readonly limits: Limits;
   /** Guarantees that the caller wants kept as well as this machine can, and started without where it cannot. */
   readonly allowUnenforced: readonly Guarantee[];
+  /** The words that it keeps to, out of all that is granted; `undefined` is no promise, an empty list one to do nothing. */
+  readonly promises: readonly string[] | undefined;
+  /** Real paths with letters of `rwxc`: what may be done there and beneath beside what `read` and `write` grant. */
+  readonly unveil: readonly Unveiled[];
+  /** What becomes of who breaks a promise: the end, or an errno. */
+  readonly onBreak: "kill" | "errno";
+  /** Other names of granted paths, by which they were asked for: these are seen inside as well. */
+  readonly names: readonly { readonly path: string; readonly real: string }[];
+}
+
+/** A path, and what may be done there and beneath: `r`ead, `w`rite, e`x`ecute, `c`reate, rename and remove. */
+export interface Unveiled {
+  readonly path: string;
+  readonly permissions: string;
 }
 
 export interface Limits {
@@ -58,6 +75,19 @@ export class NotEnforced extends Error {
   }
 }
 
+/** This process gave up something on some of its threads or some of its ways, and not all that it was to. None of it comes back. */
+export class PartlyConfined extends Error {
+  override readonly name = "PartlyConfined";
+  /** What holds already. */
+  readonly inForce: readonly string[];
+
+  constructor(inForce: readonly string[], cause: unknown) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    super(`Cannot confine this process: ${reason}. In force already: ${inForce.join(", ")}; end it`, { cause });
+    this.inForce = inForce;
+  }
+}
+
 /** A file that cannot be run as a program here, or is no library for this machine. Nothing was started. */
 export class NotRunnable extends Error {
   override readonly name = "NotRunnable";
@@ -88,6 +118,8 @@ export interface Program {
   readonly stdio: readonly [number, number, number];
   /** The host's descriptors of the actor's ends of the data lane and the descriptor lane. */
   readonly lanes: readonly [number, number];
+  /** A directory that is made inside, and empty: no grant shows it. */
+  readonly directory?: string;
 }
 
 /** A process inside its walls. */
@@ -96,12 +128,19 @@ export interface Confined {
   readonly enforcement: Enforcement;
   /** What the boot file installs before any code arrives: a seccomp program, empty where the kernel cannot take one. */
   readonly closingFilter: Uint8Array;
+  /** The flags that go with it. */
+  readonly closingFlags: number;
   /** Settles when the boot file runs, rejects when a wall could not be built; the process is gone then. */
   readonly started: Promise<void>;
   /** Settles once the process has ended and is reaped. */
   readonly ended: Promise<Ended>;
   /** Checks from outside that every thread is confined as planned. Throws an Error that names what is not. */
   verify(): void;
+  /**
+   * Takes the listener of an observed actor's closing filter, by the actor's number for it, and has its refused calls told of. Settles once all
+   * is told: after its end.
+   */
+  supervise(listener: number): Promise<void>;
   /** Ends it and everything in it. Does nothing when it has ended. */
   kill(): void;
 }
@@ -235,8 +274,68 @@ export interface ProcessPlan {
   readonly ioPriority: IoPriority | undefined;
   /** seccomp programs, as struct sock_filter, in the order in which they are installed. */
   readonly filters: readonly Uint8Array[];
+  /** The last of them, which hands calls to the host. */
+  readonly supervised: Uint8Array | undefined;
   /** Whether the puppet stays as the first process. Without it the program is that itself. */
   readonly init: boolean;
+}
+
+/** A call that a filter handed over; whoever made it waits. All of it is one reading of the caller's memory. */
+export interface SupervisedCall {
+  readonly call: SyscallName;
+  /** All six, as unsigned words: flags, and pointers that mean nothing here. */
+  readonly args: readonly bigint[];
+  /** The process and the thread that made it, by the host's numbers. */
+  readonly pid: number;
+  readonly tid: number;
+  /** What the process calls itself. */
+  readonly program: string;
+  /** The paths that it named, absolute as the caller sees them; `/proc/self` by its number on the host. */
+  readonly paths: readonly string[];
+  /** `203.0.113.5:443`, `[::1]:80`, `unix:/run/x`, `unix:@abstract` */
+  readonly address?: string;
+  /** Of connect(2): whether its socket is one of datagrams, or none at all. */
+  readonly datagrams?: boolean;
+  /** Flags of open(2). */
+  readonly flags?: number;
+  /** The promise that it lacked. */
+  readonly promise?: string;
+}
+
+/**
+ * What a call that waits gets: a result, an errno, a descriptor (of this process, and closed when the caller has its copy), or its end. `"pass"`
+ * has the kernel make the call, with whatever its memory says by then: the other walls decide about that, and what was read decides nothing.
+ */
+export type Answer =
+  | { readonly value: bigint | number }
+  | { readonly errno: number }
+  | { readonly descriptor: Descriptor; readonly at?: number; readonly flags: number }
+  /** Of connect(2): the caller's socket, one of datagrams, is connected to this address in its place. */
+  | { readonly connect: SocketAddress }
+  | "end"
+  | "pass";
+
+/** An access that Landlock refused, as the audit log tells it. */
+export interface RefusedAccess {
+  /** In the words of the kernel, such as `"fs.read_file"`. */
+  readonly blockers: readonly string[];
+  /** As whoever was refused sees it; that of a directory, for what was to be created, removed or moved in it. */
+  readonly path?: string | undefined;
+}
+
+/** What a sandboxed program's calls are handed to. */
+export interface Supervision {
+  /** Calls that are asked about, beside what the walls refuse anyway. */
+  readonly asked?: readonly SyscallName[];
+  /** Whether it may make sockets, in a network of its own in which nothing is. Then `connect` has to be asked about: by a path it would lead out. */
+  readonly sockets?: boolean;
+  answer?(call: SupervisedCall): Answer | Promise<Answer>;
+  /** Takes calls that were refused. @param exists whether the first path was there */
+  tell?(call: SupervisedCall, exists: boolean): void;
+  /** Takes what Landlock refused, where this process may read the audit log, and that is on. Of a flood the kernel drops some, and does not say how many. */
+  refused?(access: RefusedAccess): void;
+  /** Is told how many calls it was not told of, for they were too many. */
+  more?(count: number): void;
 }
 
 /** A program that was started. */
@@ -254,12 +353,19 @@ export interface Running {
 /** What a sandboxed program gets beside what its policy says. */
 export interface SandboxMore {
   readonly mounts?: readonly Mount[];
+  readonly supervision?: Supervision;
   /** Called when the container stands and before the program starts; gives more of its environment. */
   prepare?(container: Contained): Promise<Readonly<Record<string, string>>>;
 }
 
+/** A program whose calls are told of. */
+export interface Observed extends Contained, Running {
+  /** Settles once all is told of its calls that was to be told: after its end. */
+  told(): Promise<void>;
+}
+
 /** A program in a sandbox. */
-export interface Sandboxed extends Contained, Running {
+export interface Sandboxed extends Observed {
   readonly enforcement: Enforcement;
 }
 
@@ -320,6 +426,17 @@ export interface Driven {
   kill(): void;
 }
 
+/** What this process shall be left with. Plain data. */
+export interface SelfPolicy {
+  /** Real paths that exist. */
+  readonly paths: readonly Unveiled[];
+  /** Programs that it may execute: names, or paths. */
+  readonly run: readonly string[];
+  /** The words that it keeps to; `undefined` for what a program of Bun needs that has no network. */
+  readonly promises: readonly string[] | undefined;
+  readonly onBreak: "kill" | "errno";
+}
+
 /** What one mechanism of this machine can do. */
 export interface Ability {
   readonly mechanism: string;
@@ -335,7 +452,7 @@ export interface Platform {
   /** Which mechanisms keep each guarantee of a policy here. Throws NotEnforced. */
   enforcement(policy: Policy): Enforcement;
   /** Starts a confined process. Throws NotEnforced before anything exists. */
-  confine(policy: Policy, program: Program): Confined;
+  confine(policy: Policy, program: Program, supervision?: Supervision): Confined;
   /** The maps for a request. Throws a RangeError for maps that no kernel takes, and an Error where no ranges are lent. */
   mapsFor(request: IdRequest): IdMaps;
   /** Starts a container. Rejects with the SystemError of the step that failed; nothing is left then. */
@@ -347,10 +464,25 @@ export interface Platform {
    * before anything exists.
    */
   sandbox(policy: Policy, process: ProcessPlan, more?: SandboxMore): Promise<Sandboxed>;
+  /** As `execute`, and tells of each call that names a file, a program or an address. Nothing of that is refused. */
+  observe(container: ContainerPlan, process: ProcessPlan, supervision: Supervision): Promise<Observed>;
+  /** The absolute path of a program, and the files that it needs in order to start. Throws NotRunnable. */
+  programOf(name: string): {
+    readonly program: string;
+    readonly files: readonly { readonly source: string; readonly target: string }[];
+  };
+  /** The filters under which an actor's code or a program runs. What all of them allow is allowed. */
+  filters(policy: Policy, of: "actor" | "program"): readonly Filter[];
   /** Puts a puppet into the namespaces of a process. */
   attach(pid: number): Promise<Contained>;
   /** Starts a puppet that is driven step by step. Throws the SystemError of the namespace that could not be made or entered. */
   drive(plan: DrivePlan): Driven;
+  /** Leaves this very process with what the policy grants, on all of its threads, for good. Throws NotEnforced before anything has happened, and PartlyConfined behind. */
+  confineSelf(policy: SelfPolicy): Enforcement;
+  /** From here on no `execve` gives this process privileges, whichever thread makes it. */
+  setNoNewPrivs(): void;
+  /** Gives up the capabilities of every thread but these, by their names without the prefix. */
+  dropCapabilities(keep: readonly string[]): void;
   /** What this machine can do, mechanism by mechanism. */
   abilities(): readonly Ability[];
   /** Where descriptors stand inside: the boot file finds them by these numbers. */

@@ -3,7 +3,14 @@
 import { realpathSync } from "node:fs";
 import { basename, relative } from "node:path";
 import type { Static, TSchema } from "typebox";
-import { type Confined, type Enforcement, type Policy, platform } from "../platform/index.ts";
+import {
+  type Confined,
+  type Enforcement,
+  type Policy,
+  platform,
+  type SupervisedCall,
+  type Supervision,
+} from "../platform/index.ts";
 import { Descriptor } from "../syscalls/descriptor.ts";
 import { self } from "../syscalls/kernel.ts";
 import { SOCK } from "../syscalls/linux/constants.ts";
@@ -14,16 +21,24 @@ import type { BootOptions } from "./boot.ts";
 import { bootText, bundle, modulePath, scopeOf, scriptScope } from "./bundle.ts";
 import { type Call, type CallOptions, callsOf, NO_OPTIONS } from "./call.ts";
 import { type Channel, connect } from "./channel.ts";
+import { type Denial, explain, isDenied, type Situation } from "./denial.ts";
+import { type DenialEvent, Denials } from "./denials.ts";
 import { ActorExit, LimitExceeded } from "./error.ts";
 import { describeExit, type Exit, exitOf } from "./exit.ts";
+import { grantsOf, type Start, startFrom } from "./grant.ts";
 import { DescriptorLane } from "./lane.ts";
+import { looker } from "./look.ts";
 import { listen, passOn, streamOf } from "./output.ts";
 import { policyOf, type Sandbox } from "./sandbox.ts";
 import { checkerOf } from "./schema.ts";
+import { denialOfCall, denialOfLandlock } from "./verdict.ts";
+import { policyWithin } from "./within.ts";
 
 export interface SpawnOptions<Message extends TSchema = TSchema> {
   /** What it may do. Nothing, where this is left out. */
   readonly sandbox?: Sandbox;
+  /** What it may do at most: with a sandbox that asks for more, nothing is started. */
+  readonly within?: Sandbox;
   /** What it is called in lines and errors: the file's name where nothing is said. */
   readonly name?: string;
   /** `"inherit"` passes its lines on with its name, made harmless; `"pipe"` gives a stream. `"inherit"` where nothing is said. */
@@ -35,6 +50,11 @@ export interface SpawnOptions<Message extends TSchema = TSchema> {
   readonly loadTimeoutMs?: number;
   /** Directories from which its files may be bundled, besides the package that the module belongs to and all of node_modules. */
   readonly sources?: readonly string[];
+  /**
+   * Whether `denials` has what its filter refuses as well, by the filter's own word: each refused call then waits until that is told. Where this
+   * process may read the audit log, and that is on, it has what Landlock refuses, too.
+   */
+  readonly observe?: boolean;
   /** What each message must be; anything else ends the iteration with `SchemaMismatch`. */
   readonly messages?: Message;
 }
@@ -69,21 +89,26 @@ export async function start<Module, Message>(
   script?: ScriptOptions,
 ): Promise<Actor<Module, Message>> {
   options.signal?.throwIfAborted();
-  const policy = policyOf(options.sandbox);
+  const policy = policyWithin(policyOf(options.sandbox), options.within);
   platform.enforcement(policy); // throws before anything is done
   const path = modulePath(module);
   const name = options.name ?? basename(path).replace(/\.[cm]?[jt]sx?$/, "");
-  const granted = [...policy.read, ...policy.write];
+  const granted = [...grantsOf(policy).keys()];
+  const here = hereOrRoot();
+  const place = startFrom(here, granted);
   const further = [...granted, ...(options.sources ?? []).map((directory) => realpathSync(directory))];
   const source = bundle(path, script === undefined ? scopeOf(path, further) : scriptScope(path, further));
   source.catch(() => {}); // it is awaited later, when the walls stand
-  const actor = new Actor<Module, Message>(await launch(policy, name, options, script), { policy, name, options });
+  const stdin = script?.stdin;
+  const launched = await launch(policy, name, { ...options, stdin, place });
+  const kind = script === undefined ? "actor" : "script";
+  const actor = new Actor<Module, Message>(launched, { policy, name, kind, options });
   try {
     await actor.load(await source, {
-      name: relative(process.cwd(), path),
+      name: relative(here, path),
       env: policy.env,
       argv: script?.argv ?? [],
-      directory: directoryOf(granted),
+      directory: place?.directory ?? null,
       script: script !== undefined,
     });
   } catch (error) {
@@ -94,24 +119,27 @@ export async function start<Module, Message>(
   return actor;
 }
 
-/** The host's working directory, if the actor may look at it: there it finds relative paths as the host does. */
-function directoryOf(granted: readonly string[]): string | null {
-  const directory = process.cwd();
-  return granted.some((path) => directory === path || directory.startsWith(`${path}/`)) ? directory : null;
-}
-
 /** What a started process gives the host. */
 interface Launched {
   readonly confined: Confined;
+  readonly observer: Observer | undefined;
   readonly link: { readonly data: number; readonly lane: DescriptorLane };
   readonly stdout: ReadableStream<Uint8Array> | undefined;
   readonly stderr: ReadableStream<Uint8Array> | undefined;
 }
 
+/** Takes the refused calls of an observed actor. */
+type Observer = { -readonly [Name in "tell" | "more" | "refused"]-?: NonNullable<Supervision[Name]> };
+
 /** What the kernel takes of a data lane at once: with less, large bytes stop and go. */
 const LANE_BYTES = 1024 * 1024;
 
-async function launch(policy: Policy, name: string, options: SpawnOptions, script?: ScriptOptions): Promise<Launched> {
+interface LaunchOptions extends SpawnOptions {
+  readonly stdin: number | undefined;
+  readonly place: Start | undefined;
+}
+
+async function launch(policy: Policy, name: string, options: LaunchOptions): Promise<Launched> {
   const boot = await bootText();
   using theirs = new DisposableStack();
   using ours = new DisposableStack();
@@ -127,13 +155,17 @@ async function launch(policy: Policy, name: string, options: SpawnOptions, scrip
   const [stdout, theirStdout] = output(options.stdout);
   const [stderr, theirStderr] = output(options.stderr);
 
-  const confined = platform.confine(policy, {
+  const observer: Observer | undefined = options.observe === true ? { tell() {}, more() {}, refused() {} } : undefined;
+  const program = {
     boot,
-    stdio: [script?.stdin ?? nothing.number, theirStdout.number, theirStderr.number],
-    lanes: [theirData.number, theirLane.number],
-  });
+    stdio: [options.stdin ?? nothing.number, theirStdout.number, theirStderr.number] as const,
+    lanes: [theirData.number, theirLane.number] as const,
+    ...(options.place?.made === true ? { directory: options.place.directory } : {}),
+  };
+  const confined = platform.confine(policy, program, observer);
   const result: Launched = {
     confined,
+    observer,
     link: { data: data.take(), lane: new DescriptorLane(lane.take()) },
     stdout: receive(stdout, options.stdout, name, console.log),
     stderr: receive(stderr, options.stderr, name, console.error),
@@ -164,7 +196,7 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
   readonly pid: number;
   /** Which mechanisms keep each guarantee. */
   readonly enforcement: Enforcement;
-  /** Calls the functions that the module exports. */
+  /** Calls the functions that the module exports. What one rejects with has a `denial` where a wall caused it: `isDenied(error)`. */
   readonly call: Call<Module>;
   /** Settles once, when the process has ended and nothing of it is left. Never rejects. */
   readonly exited: Promise<Exit>;
@@ -174,15 +206,32 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
 
   readonly #confined: Confined;
   readonly #policy: Policy;
+  readonly #kind: "actor" | "script";
   readonly #options: SpawnOptions;
   readonly #link: Launched["link"];
+  readonly #denials: Denials;
   #channel: Channel | undefined;
+  /** Settles when all is told of what was refused. */
+  #told: Promise<void> = Promise.resolve();
   /** What the host knows of the end before the kernel tells of it. The first cause counts. */
   #cause: Exit | undefined;
 
-  constructor(launched: Launched, { policy, name, options }: { policy: Policy; name: string; options: SpawnOptions }) {
+  constructor(
+    launched: Launched,
+    { policy, name, kind, options }: { policy: Policy; name: string; kind: "actor" | "script"; options: SpawnOptions },
+  ) {
     this.#confined = launched.confined;
     this.#policy = policy;
+    this.#kind = kind;
+    this.#denials = new Denials(name, { observed: options.observe === true });
+    launched.link.lane.denials = this.#denials;
+    if (launched.observer !== undefined) {
+      launched.observer.tell = (call) => this.#tell(call);
+      launched.observer.more = (count) => this.#denials.lose(count);
+      launched.observer.refused = (access) => {
+        if (this.#denials.wanted) this.#denials.report(denialOfLandlock(access, this.#situation()));
+      };
+    }
     this.#options = options;
     this.#link = launched.link;
     this.name = name;
@@ -192,6 +241,10 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
     this.stderr = launched.stderr;
     this.call = callsOf<Module>((called, args, how) => this.#call(called, args, how));
     this.exited = this.#end();
+    void this.exited.then(async () => {
+      await this.#told;
+      this.#denials.end();
+    });
     launched.confined.started.catch(() => {}); // load() awaits it, when the bundle is there
   }
 
@@ -217,6 +270,16 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /**
+   * What its walls refuse from here on, for each reader; it ends with the actor. What is `claimed` there the actor may have made up. Where nobody
+   * reads, nothing is gathered.
+   *
+   * @example for await (const { call, target, fix } of actor.denials) console.warn(`${call} ${target}: ${fix}`);
+   */
+  get denials(): AsyncIterable<DenialEvent> {
+    return this.#denials;
   }
 
   /** Sends a message to the actor's `inbox`. Resolves when there is room for more. */
@@ -287,17 +350,17 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
   }): Promise<Channel> {
     const { data, lane } = this.#link;
     const filter = this.#confined.closingFilter;
-    const head = new Uint8Array(4);
-    new DataView(head.buffer).setUint32(0, filter.length, true);
-    const prologue = Buffer.concat([head, filter]);
+    const head = Uint32Array.of(filter.length, this.#confined.closingFlags);
+    const prologue = Buffer.concat([new Uint8Array(head.buffer), filter]);
     self.call("write", data, prologue, prologue.length);
     const channel = await connect(data, {
       role: "host",
       descriptors: lane,
       hooks: {
-        onHello: () => {
+        onHello: (listener) => {
           try {
             this.#confined.verify();
+            if (this.#options.observe === true) this.#observe(listener);
             channel.start(life.boot, life.source);
             if (life.boot.script) life.resolve(); // a script runs while it loads
           } catch (error) {
@@ -306,11 +369,14 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
           }
         },
         onReady: () => life.resolve(),
+        onThrew: (error) => this.#explain(error),
         onFailed: (error) => {
+          this.#explain(error);
           this.#cause ??= { reason: "threw", error };
           life.reject(error);
         },
         onUncaught: (error) => {
+          this.#explain(error);
           this.#cause ??= { reason: "threw", error };
         },
         onViolation: (violation) => this.#stop({ reason: "protocol", violation }),
@@ -328,6 +394,39 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
     return channel;
   }
 
+  #situation(): Situation {
+    return {
+      actor: this.name,
+      kind: this.#kind,
+      policy: this.#policy,
+      enforcement: this.enforcement,
+      directory: hereOrRoot(),
+      look: looker(),
+    };
+  }
+
+  /** Says in an error which wall caused it, if one did. */
+  #explain(error: unknown): void {
+    if (!(error instanceof Error)) return;
+    const denial = explain(error, this.#situation());
+    if (denial === undefined) return;
+    carry(error, denial);
+    // The proxy has told of this itself, and knows it better.
+    if (error.name !== "EgressDenied") this.#denials.claim(denial);
+  }
+
+  /** Takes a call that the filter refused. */
+  #tell(call: SupervisedCall): void {
+    if (!this.#denials.wanted) return;
+    const denial = denialOfCall(call, this.#situation(), call.promise);
+    if (denial !== undefined) this.#denials.report(denial);
+  }
+
+  #observe(listener: unknown): void {
+    if (typeof listener !== "number") throw new Error(`Cannot observe actor ${this.name}: it has no filter to tell of`);
+    this.#told = this.#confined.supervise(listener);
+  }
+
   /** Without a link an actor is of no use: if it does not end by itself soon, it is ended. */
   #linger(): void {
     const timer = setTimeout(() => this.#confined.kill(), LINGER_MS);
@@ -343,8 +442,22 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
     if (exit.reason === "protocol") return exit.violation;
     if (exit.reason === "limit")
       return new LimitExceeded(`Actor ${this.name} was ended: it reached its limit ${exit.limit}`, exit.limit);
-    return new ActorExit(`Actor ${this.name} ended: ${describeExit(exit)}`, exit, {
-      cause: exit.reason === "threw" ? exit.error : seen,
-    });
+    const cause = exit.reason === "threw" ? exit.error : seen;
+    const error = new ActorExit(`Actor ${this.name} ended: ${describeExit(exit)}`, exit, { cause });
+    if (isDenied(cause)) carry(error, cause.denial);
+    return error;
   }
+}
+
+function hereOrRoot(): string {
+  try {
+    return process.cwd();
+  } catch {
+    return "/"; // it was removed
+  }
+}
+
+/** Has an error carry what a wall refused. */
+function carry(error: Error, denial: Denial): void {
+  Object.defineProperty(error, "denial", { value: denial, enumerable: true, configurable: true });
 }

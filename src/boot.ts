@@ -2,7 +2,7 @@
 
 import { Descriptor } from "../syscalls/descriptor.ts";
 import { self } from "../syscalls/kernel.ts";
-import { setFilterOnAllThreads } from "../syscalls/linux/seccomp.ts";
+import { setFilter } from "../syscalls/linux/seccomp.ts";
 import { receiveDescriptors } from "../syscalls/linux/socket.ts";
 import type { Incoming } from "./answers.ts";
 import { NETWORK, receiveFile } from "./capability.ts";
@@ -27,7 +27,7 @@ export interface BootOptions {
   readonly env: Readonly<Record<string, string>>;
   /** `process.argv` behind the program, for a script. */
   readonly argv: readonly string[];
-  /** The working directory, if it is to be one that the policy grants. */
+  /** The working directory, where it is not to be the root. */
   readonly directory: string | null;
   /** A script ends when it is through; an actor waits for calls. */
   readonly script: boolean;
@@ -45,13 +45,16 @@ function readExactly(length: number): Uint8Array {
 
 let functions: Record<string, unknown> = {};
 let channel: Channel;
+/** Of an observed actor: hands the host what the filter refuses. */
+let listener: number | undefined;
 
 async function boot(): Promise<void> {
   // The boot file itself came over the standard input.
   self.call("dup3", INPUT, 0, 0);
   self.call("close", INPUT);
-  const length = new DataView(readExactly(4).buffer).getUint32(0, true);
-  const filter = readExactly(length);
+  const head = new DataView(readExactly(8).buffer);
+  const filter = readExactly(head.getUint32(0, true));
+  const flags = head.getUint32(4, true);
   channel = await connect(DATA_LANE, {
     role: "actor",
     descriptors: new DescriptorLane(DESCRIPTOR_LANE, receive),
@@ -60,10 +63,11 @@ async function boot(): Promise<void> {
   void channel.closed.then(() => process.exit(HOST_GONE));
 
   // The doors. From here on no path opens, no socket and no process starts, unless the policy grants it.
-  if (filter.length > 0) setFilterOnAllThreads(self, filter);
+  const result = filter.length > 0 ? setFilter(self, filter, flags) : 0;
+  if (result > 0) listener = result;
   join(channel);
   process.on("exit", () => channel.flush());
-  channel.hello(null);
+  channel.hello(listener ?? null);
 }
 
 /** Takes a descriptor in: a file's, or a network's, of which the code is read only by those actors that are handed one. */
@@ -101,6 +105,8 @@ function rethrow(error: unknown): never {
 }
 
 async function load(options: BootOptions, source: Uint8Array): Promise<void> {
+  // The host has its own by now. Whoever held this one could answer for it.
+  if (listener !== undefined) self.call("close", listener);
   const fail = (error: unknown) => void channel.failed(error).then(() => process.exit(1));
   try {
     // What Bun was started with is none of the module's business.

@@ -1,28 +1,67 @@
 /** Programs in sandboxes: one call each. */
-import { type Contained, type ContainerPlan, type Enforcement, type Mount, platform } from "../platform/index.ts";
-import { self } from "../syscalls/kernel.ts";
+import {
+  type Answer,
+  type Contained,
+  type ContainerPlan,
+  type Enforcement,
+  type Mount,
+  type Policy,
+  platform,
+  type SupervisedCall,
+  type Supervision,
+} from "../platform/index.ts";
+import { type SyscallName, self } from "../syscalls/kernel.ts";
 import { listenOn } from "../syscalls/linux/network.ts";
 import { ptyNumber } from "../syscalls/linux/terminal.ts";
+import { type Broker, brokerage } from "./broker.ts";
 import { type ContainerOptions, containerPlan } from "./container.ts";
 import type { Decision } from "./decision.ts";
+import type { Situation } from "./denial.ts";
+import { type DenialEvent, Denials } from "./denials.ts";
 import { type Egress, egress } from "./egress.ts";
 import { LimitExceeded } from "./error.ts";
 import { Listener } from "./listener.ts";
+import { looker } from "./look.ts";
 import { bind } from "./mounts.ts";
-import { checkOptions, FUNCTION, list, MOUNT, OBJECT } from "./option.ts";
+import { checkOptions, FLAG, FUNCTION, list, MOUNT, OBJECT } from "./option.ts";
 import { checkProcess, Launch, Process, type ProcessOptions, type Usage } from "./process.ts";
-import { policyOf, type Sandbox, sizeOf } from "./sandbox.ts";
+import { sizeOf } from "./quantity.ts";
+import { parseRule } from "./rule.ts";
+import { policyOf, type Sandbox } from "./sandbox.ts";
+import { denialOf, denialOfCall, denialOfLandlock } from "./verdict.ts";
+import { policyWithin } from "./within.ts";
 
 export interface ExecOptions extends ProcessOptions {
   /** What it may do. Nothing, where this is left out, but to run the program that was named. */
   readonly sandbox?: Sandbox;
+  /** What it may do at most: with a sandbox that asks for more, nothing is started. The program's own name has to be among its `run`. */
+  readonly within?: Sandbox;
   /** What it sees beside that: `tmpfs("/tmp")`. */
   readonly files?: readonly Mount[];
   /** A container of its own instead of a sandbox: what it may do is then what that leaves open. */
   readonly container?: Omit<ContainerOptions, "signal">;
   /** Is told of each attempt to connect to a host, where `net` grants any. */
   readonly onDecision?: (decision: Decision) => void;
+  /**
+   * Whether `denials` has what its filter refuses as well, from its start: each refused call then waits until that is told. Where this process may
+   * read the audit log, and that is on, it has what Landlock refuses, too. What mounts hide (ENOENT) or keep from being written (EROFS) no program's
+   * `denials` have.
+   */
+  readonly observe?: boolean;
+  /** Has some of its calls answered here. */
+  readonly supervise?: Supervise;
+  /** Has what it opens, connects to and looks up served here. Not together with `supervise`, or with `net`. */
+  readonly broker?: Broker;
 }
+
+/** Calls that are answered by this process, and whoever made them waits. What the walls refuse stays refused, unless an answer is given here. */
+export interface Supervise {
+  /** Names of calls: `["openat", "connect"]`. */
+  readonly asked: readonly SyscallName[];
+  /** Answers each of them. Where it throws or rejects, the call fails with EPERM, and the first time a warning says why. */
+  answer(call: SupervisedCall): Answer | Promise<Answer>;
+}
+type Answering = Pick<Supervision, "asked" | "answer" | "sockets">;
 
 export interface RunOptions extends Omit<ExecOptions, "terminal"> {
   /** How much it may print on each stream: `"1 MiB"`, or bytes; 16 MiB where nothing is said. */
@@ -50,17 +89,38 @@ const MOST_OUTPUT = 16 * 2 ** 20;
  * @example await using convert = await exec(["ffmpeg", "-i", "in.avi", "out.webm"], { sandbox: { read: ["in.avi"], write: ["."] }, cwd: process.cwd() });
  */
 export async function exec(argv: readonly string[], options: ExecOptions = {}): Promise<SandboxedProcess> {
-  const { sandbox = {}, files = [], container, onDecision, signal, ...process } = options;
-  checkOptions({ sandbox, files, onDecision }, { sandbox: OBJECT, files: list(MOUNT), onDecision: FUNCTION });
+  const {
+    sandbox = {},
+    within,
+    files = [],
+    container,
+    onDecision,
+    observe,
+    supervise,
+    broker,
+    signal,
+    ...process
+  } = options;
+  checkOptions(
+    { sandbox, within, files, onDecision, observe, supervise, broker },
+    {
+      sandbox: OBJECT,
+      within: OBJECT,
+      files: list(MOUNT),
+      onDecision: FUNCTION,
+      observe: FLAG,
+      supervise: OBJECT,
+      broker: OBJECT,
+    },
+  );
   checkProcess(argv, { ...process, ...(signal === undefined ? {} : { signal }) });
   signal?.throwIfAborted();
   const [name] = argv;
   if (name === undefined) throw new TypeError("Cannot run nothing: a program is expected");
   if (container !== undefined) {
-    if (options.sandbox !== undefined || options.files !== undefined || onDecision !== undefined)
-      throw new TypeError(
-        "Cannot use sandbox, files or onDecision with a container: it has files of its own, and no sandbox",
-      );
+    for (const option of ["sandbox", "within", "files", "onDecision", "observe", "supervise", "broker"] as const)
+      if (options[option] !== undefined)
+        throw new TypeError(`Cannot use ${option} with a container: it has files of its own, and no sandbox`);
     using launch = new Launch(argv, process);
     const running = await platform.execute(withConsole(containerPlan(container), launch), launch.plan);
     launch.started();
@@ -71,14 +131,29 @@ export async function exec(argv: readonly string[], options: ExecOptions = {}): 
     if (process[option] !== undefined)
       throw new TypeError(`Cannot use ${option} in a sandbox, which decides that: use its limits, or a container`);
   const named = process.program === undefined ? [name] : [];
-  const policy = policyOf({ ...sandbox, run: [...named, ...(sandbox.run ?? [])] }, "program");
+  const policy = policyWithin(
+    policyOf({ ...sandbox, run: [...named, ...(sandbox.run ?? [])] }, "program"),
+    within,
+    "program",
+  );
+  if (broker !== undefined && supervise !== undefined)
+    throw new TypeError("Cannot use broker and supervise at once: a call has one answer");
+  if (broker !== undefined && policy.net.length > 0)
+    throw new TypeError("Cannot use a broker with net: its connect is asked about every connection");
   using launch = new Launch(argv, { ...process, env: { ...policy.env, ...process.env } });
   using ends = new DisposableStack();
+  const denials = new Denials(name, { observed: observe === true });
+  const brokered = broker === undefined ? undefined : brokerage(broker, ends);
+  const supervision = supervisionOf(policy, { observe, supervise: supervise ?? brokered?.supervision, denials });
   const gate =
-    policy.net.length === 0 ? undefined : ends.use(egress(policy.net, onDecision === undefined ? {} : { onDecision }));
+    policy.net.length === 0
+      ? undefined
+      : ends.use(egress(policy.net, { onDecision: telling(denials, policy.net, onDecision) }));
   const running = await platform.sandbox(policy, launch.plan, {
-    mounts: [...files, ...consoleOf(launch)],
+    mounts: [...files, ...consoleOf(launch), ...(brokered?.files ?? [])],
+    ...(supervision === undefined ? {} : { supervision }),
     ...(gate === undefined ? {} : { prepare: async (container: Contained) => openGate(container, gate, ends) }),
+    ...(brokered?.prepare === undefined ? {} : { prepare: brokered.prepare }),
   });
   launch.started();
   return new SandboxedProcess(running, launch, {
@@ -86,7 +161,62 @@ export async function exec(argv: readonly string[], options: ExecOptions = {}): 
     enforcement: running.enforcement,
     wallTime: policy.limits.wallTime,
     ends: ends.move(),
+    denials,
+    told: running.told,
   });
+}
+
+/** What the program's filter hands over, and who takes it: calls that are answered here, and those that it refuses. */
+function supervisionOf(
+  policy: Policy,
+  {
+    observe,
+    supervise,
+    denials,
+  }: {
+    readonly observe: boolean | undefined;
+    readonly supervise: Answering | undefined;
+    readonly denials: Denials;
+  },
+): Supervision | undefined {
+  if (supervise === undefined && observe !== true && policy.promises === undefined) return undefined;
+  const enforcement = platform.enforcement(policy);
+  const situation = (): Situation => ({
+    actor: denials.actor,
+    kind: "program",
+    policy,
+    enforcement,
+    directory: "/",
+    look: looker(),
+  });
+  return {
+    tell(call) {
+      if (!denials.wanted) return;
+      const denial = denialOfCall(call, situation(), call.promise);
+      if (denial !== undefined) denials.report(denial);
+    },
+    ...(observe === true && {
+      refused(access) {
+        if (denials.wanted) denials.report(denialOfLandlock(access, situation()));
+      },
+    }),
+    more: (count) => denials.lose(count),
+    ...supervise,
+  };
+}
+
+/** Takes what a proxy decides: what it refuses is a denial. */
+function telling(
+  denials: Denials,
+  net: readonly string[],
+  onDecision: ExecOptions["onDecision"],
+): (decision: Decision) => void {
+  const rules = net.map(parseRule);
+  return (decision) => {
+    if (!decision.allowed && denials.wanted)
+      denials.report(denialOf(decision, { actor: denials.actor, kind: "program", rules }));
+    onDecision?.(decision);
+  };
 }
 
 /** The program's terminal by a name: it comes from the host, and programs ask what theirs is called. */
@@ -129,6 +259,11 @@ export class SandboxedProcess extends Process {
   readonly enforcement: Enforcement | undefined;
   /** The limit that ended it. */
   limit: "wallTime" | undefined;
+  /**
+   * What its walls refuse from here on, for each reader; it ends with the program. Where nobody reads, nothing is gathered. None of a program in a
+   * container.
+   */
+  readonly denials: AsyncIterable<DenialEvent>;
 
   constructor(
     running: ConstructorParameters<typeof Process>[0],
@@ -138,10 +273,14 @@ export class SandboxedProcess extends Process {
       readonly enforcement?: Enforcement;
       readonly wallTime?: number | undefined;
       readonly ends?: DisposableStack;
+      readonly denials?: Denials;
+      readonly told?: () => Promise<void>;
     },
   ) {
     super(running, launch, life.signal);
     this.enforcement = life.enforcement;
+    const denials = life.denials ?? new Denials("");
+    this.denials = denials;
     const timer =
       life.wallTime === undefined
         ? undefined
@@ -149,9 +288,11 @@ export class SandboxedProcess extends Process {
             this.limit = "wallTime";
             this.kill();
           }, life.wallTime);
-    void this.exited.then(() => {
+    void this.exited.then(async () => {
       clearTimeout(timer);
       life.ends?.dispose();
+      await life.told?.();
+      denials.end();
     });
   }
 }

@@ -254,6 +254,7 @@ function planOf(argv: readonly string[], options: ProcessOptions, descriptors: M
     affinity: options.affinity,
     ioPriority: options.ioPriority,
     filters: options.seccomp ?? [],
+    supervised: undefined,
     init: options.init ?? true,
   };
 }

@@ -10,7 +10,8 @@ import {
   setCloseOnExec,
   setUmask,
 } from "../../syscalls/linux/file.ts";
-import { CLONE, O } from "../../syscalls/linux/numbers.ts";
+import { listenerFlags } from "../../syscalls/linux/notify.ts";
+import { CLONE, O, SECCOMP_FILTER_FLAG } from "../../syscalls/linux/numbers.ts";
 import {
   createSession,
   execute,
@@ -19,19 +20,24 @@ import {
   setLimit,
   setNoNewPrivileges,
   setParentDeathSignal,
+  takeDescriptor,
 } from "../../syscalls/linux/process.ts";
 import { setFilter } from "../../syscalls/linux/seccomp.ts";
 import { resetSignals, signalProcess, unblockSignals } from "../../syscalls/linux/signal.ts";
-import type { Confined, Policy, Program } from "../platform.ts";
+import type { Confined, Policy, Program, SupervisedCall, Supervision } from "../platform.ts";
 import { abilities, NAMESPACES, namespaceOf } from "./abilities.ts";
 import { closingFilter, startingFilter } from "./filters.ts";
 import { Batch, type Prepared, prepare } from "./frame.ts";
+import { type Hearing, hearingOf } from "./hearing.ts";
 import { mappedTree } from "./idmap.ts";
 import { writeIdMaps } from "./ids.ts";
+import { logged } from "./landlock.ts";
 import { type Puppet, startPuppet } from "./launch.ts";
 import { type Plan, planFor } from "./plan.ts";
 import { runtime } from "./runtime.ts";
-import { dropCapabilities, enterLandlock, enterRoot, setLimits, takeIds } from "./walls.ts";
+import { listening, refusing } from "./supervise/handover.ts";
+import { superviseListener } from "./supervise/supervisor.ts";
+import { dropCapabilities, enterLandlock, enterRoot, setLimits, takeIds, withDirectory } from "./walls.ts";
 import { answerOf, ended } from "./watch.ts";
 
 const SIGKILL = 9;
@@ -44,8 +50,27 @@ const SETTINGS = ["BUN_JSC_jitMemoryReservationSize=67108864", "BUN_JSC_structur
 const THREADS = 128;
 
 /** Starts Bun inside the walls that `policy` asks for. */
-export function confine(policy: Policy, program: Program): Confined {
-  const { plan, wallsFor } = blueprintOf(policy);
+export function confine(policy: Policy, program: Program, supervision?: Supervision): Confined {
+  const hearing = hearingOf(supervision);
+  try {
+    return build(policy, program, { supervision, hearing });
+  } catch (error) {
+    void hearing?.end();
+    throw error;
+  }
+}
+
+function build(
+  policy: Policy,
+  program: Program,
+  { supervision, hearing }: { readonly supervision: Supervision | undefined; readonly hearing: Hearing | undefined },
+): Confined {
+  const observed = supervision !== undefined;
+  const { plan, wallsFor } = blueprintOf(policy, {
+    observed,
+    heard: hearing !== undefined,
+    directory: program.directory,
+  });
   // Bun reads the boot file from its standard input, which needs no path; the boot file then puts the true one in its place.
   using boot = openBoot(program.boot);
   const [input, output, error] = program.stdio;
@@ -61,13 +86,22 @@ export function confine(policy: Policy, program: Program): Confined {
     const pid = (plan.namespaces & CLONE.NEWPID) === 0n ? puppet.pid : 1;
     const walls = wallsFor(pid);
     puppet.kernel.post(walls.frame);
+    hearing?.of(puppet.pid);
+    const over = ended(puppet.pidfd);
+    const heard = over.then(() => hearing?.end());
     return {
       pid: puppet.pid,
       enforcement: plan.enforcement,
       closingFilter: walls.closingFilter,
+      closingFlags: SECCOMP_FILTER_FLAG.TSYNC | SECCOMP_FILTER_FLAG.TSYNC_ESRCH | (observed ? listenerFlags() : 0),
       started: started(puppet, walls.frame),
-      ended: ended(puppet.pidfd),
-      verify: () => verify(puppet.pid, plan),
+      ended: over,
+      verify: () => verify(puppet.pid, plan, observed),
+      async supervise(number) {
+        const listener = new Descriptor(takeDescriptor(self, puppet.pidfd.number, number));
+        const audience = listening(policy, withoutHabits(supervision!), { for: "self", pid });
+        await Promise.all([superviseListener(listener, refusing(policy, pid), audience).over, heard]);
+      },
       kill: () => kill(puppet),
     };
   } catch (error) {
@@ -76,6 +110,14 @@ export function confine(policy: Policy, program: Program): Confined {
     void ended(puppet.pidfd);
     throw error;
   }
+}
+
+/** Leaves out what Bun does without: what it looks up of itself now and then, and to shorten each file that it has written. */
+function withoutHabits({ tell, ...rest }: Supervision): Supervision {
+  if (tell === undefined) return rest;
+  const isHabit = ({ call, pid, paths: [path] }: SupervisedCall) =>
+    call === "ftruncate" || path === `/proc/${pid}/statm`;
+  return { ...rest, tell: (call, exists) => (isHabit(call) ? undefined : tell(call, exists)) };
 }
 
 /** What one policy comes to. */
@@ -88,12 +130,20 @@ interface Blueprint {
 const blueprints = new Map<string, Blueprint>();
 const MOST_BLUEPRINTS = 64;
 
-function blueprintOf(policy: Policy): Blueprint {
-  const grants = policy.read.length + policy.write.length > 0;
-  const key = JSON.stringify(policy);
+/** What it takes beside the policy. */
+interface Asked {
+  readonly observed: boolean;
+  readonly heard: boolean;
+  readonly directory: string | undefined;
+}
+
+function blueprintOf(policy: Policy, asked: Asked): Blueprint {
+  const grants = policy.read.length + policy.write.length + policy.unveil.length > 0;
+  const key = JSON.stringify([policy, asked]);
   const known = blueprints.get(key);
   if (known !== undefined) return known;
-  const plan = planFor(policy, abilities(), runtime());
+  const plan = adapted(planFor(policy, abilities(), runtime()), asked);
+  const { observed } = asked;
   const walls = new Map<number, ReturnType<Blueprint["wallsFor"]>>();
   const blueprint: Blueprint = {
     plan,
@@ -101,11 +151,11 @@ function blueprintOf(policy: Policy): Blueprint {
       const built = walls.get(pid);
       if (built !== undefined) return built;
       const batch = new Batch();
-      buildWalls(batch, plan, policy, pid);
+      buildWalls(batch, plan, { policy, pid, observed });
       const made = {
         frame: prepare(batch),
         closingFilter: plan.seccomp
-          ? closingFilter(policy, machine(), { pid, ownRoot: plan.root !== undefined })
+          ? closingFilter(policy, machine(), { pid, ownRoot: plan.root !== undefined, observed })
           : new Uint8Array(0),
       };
       if (pid === 1) walls.set(pid, made);
@@ -117,8 +167,21 @@ function blueprintOf(policy: Policy): Blueprint {
   return blueprint;
 }
 
+function adapted(plan: Plan, { heard, directory }: Asked): Plan {
+  const { landlock, root } = plan;
+  return {
+    ...plan,
+    landlock: heard && landlock !== undefined ? logged(landlock, abilities().landlock) : landlock,
+    root: directory !== undefined && root !== undefined ? withDirectory(root, directory) : root,
+  };
+}
+
 /** Every wall, in an order in which each step can still be taken, and the last makes it another program. */
-function buildWalls(puppet: Batch, plan: Plan, policy: Policy, pid: number): void {
+function buildWalls(
+  puppet: Batch,
+  plan: Plan,
+  { policy, pid, observed }: { readonly policy: Policy; readonly pid: number; readonly observed: boolean },
+): void {
   // What execve hands on: dispositions, the mask, the session and its terminal, the umask, the keyring.
   resetSignals(puppet);
   unblockSignals(puppet);
@@ -137,14 +200,15 @@ function buildWalls(puppet: Batch, plan: Plan, policy: Policy, pid: number): voi
   setLimits(puppet, policy.limits, THREADS);
   dropCapabilities(puppet, plan.capable);
   setNoNewPrivileges(puppet);
-  if (plan.landlock !== undefined) enterLandlock(puppet, plan.landlock.handled, plan.landlock.rules);
+  if (plan.landlock !== undefined) enterLandlock(puppet, plan.landlock);
 
   setLimit(puppet, "NOFILE", BigInt(policy.limits.files));
   setCloseOnExec(puppet, 3);
   // Changing ids and capabilities clears it, so it stands behind them. A host that died before this line has closed
   // the lanes, and the boot file gets no code to run.
   setParentDeathSignal(puppet, SIGKILL);
-  if (plan.seccomp) setFilter(puppet, startingFilter(machine(), pid));
+  // Of an observed actor the closing filter hands over what it refuses. What this one refuses, nobody would be told of.
+  if (plan.seccomp && !observed) setFilter(puppet, startingFilter(machine(), pid));
   execute(puppet, plan.program, ["bun", "-"], SETTINGS);
 }
 
@@ -176,7 +240,7 @@ function kill({ pidfd }: Puppet): void {
 }
 
 /** Compares what the kernel says of every thread with what was planned. */
-function verify(pid: number, plan: Plan): void {
+function verify(pid: number, plan: Plan, observed: boolean): void {
   for (const [name, bit] of Object.entries(NAMESPACES)) {
     if ((plan.namespaces & bit) === 0n) continue;
     if (namespaceOf(pid, name as keyof typeof NAMESPACES) === namespaceOf("self", name as keyof typeof NAMESPACES)) {
@@ -185,7 +249,7 @@ function verify(pid: number, plan: Plan): void {
   }
   const ours = Number(fieldsOf("self").get("Seccomp_filters") ?? 0);
   const expected = new Map([["NoNewPrivs", "1"]]);
-  if (plan.seccomp) expected.set("Seccomp", "2").set("Seccomp_filters", `${ours + 2}`);
+  if (plan.seccomp) expected.set("Seccomp", "2").set("Seccomp_filters", `${ours + (observed ? 1 : 2)}`);
   for (const set of ["CapInh", "CapPrm", "CapEff", "CapAmb", ...(plan.capable ? ["CapBnd"] : [])])
     expected.set(set, "0000000000000000");
   for (const thread of readdirSync(`/proc/${pid}/task`)) {

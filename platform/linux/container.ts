@@ -5,10 +5,10 @@ import { self } from "../../syscalls/kernel.ts";
 import { SOCK } from "../../syscalls/linux/constants.ts";
 import { CLONE } from "../../syscalls/linux/numbers.ts";
 import { openProcess } from "../../syscalls/linux/process.ts";
-import { socketPair } from "../../syscalls/linux/socket.ts";
+import { askForSender, socketPair } from "../../syscalls/linux/socket.ts";
 import { type Contained, type ContainerPlan, NAMESPACES, type ProcessPlan, type Running } from "../platform.ts";
 import { namespaceOf } from "./abilities.ts";
-import { FLAGS, Hand, HELD, orNothing, stringsFor } from "./hand.ts";
+import { FLAGS, Hand, HELD, orNothing, type Supervise, stringsFor } from "./hand.ts";
 import type { Plan } from "./plan.ts";
 
 /** Starts a container. */
@@ -31,6 +31,8 @@ export interface Sandboxing {
   readonly landlock?: Plan["landlock"];
   /** Whether it is in the empty network that sandboxes share, for it cannot make sockets. */
   readonly sharedNetwork?: boolean;
+  /** Takes the listener of the program's last filter, where that hands over calls. */
+  readonly supervise?: Supervise | undefined;
 }
 
 /** Starts one program in a container of its own. */
@@ -44,14 +46,19 @@ export function execute(
 
 const MOST_TIMES = 5;
 
-/** `openat2(2)` gives up on a path with `..` in a link while anything at all is mounted or renamed, and says that one should try again. */
+/**
+ * What passes: `openat2(2)` gives up on a path with `..` in a link while anything at all is mounted or renamed, and says that one should try again;
+ * and a user whose other processes have too many descriptors on their way has to wait until those arrive.
+ */
+const isPassing = ({ syscall, code }: SystemError) =>
+  (syscall === "openat2" && code === "EAGAIN") || (syscall === "sendmsg" && code === "ETOOMANYREFS");
+
 async function again<Result>(start: () => Promise<Result>): Promise<Result> {
   for (let times = 1; ; times++) {
     try {
       return await start();
     } catch (error) {
-      const passing = error instanceof SystemError && error.syscall === "openat2" && error.code === "EAGAIN";
-      if (!passing || times === MOST_TIMES) throw error;
+      if (!(error instanceof SystemError && isPassing(error)) || times === MOST_TIMES) throw error;
     }
   }
 }
@@ -59,11 +66,12 @@ async function again<Result>(start: () => Promise<Result>): Promise<Result> {
 async function executeOnce(
   plan: ContainerPlan,
   process: ProcessPlan,
-  { landlock, sharedNetwork = false }: Sandboxing,
+  { landlock, sharedNetwork = false, supervise }: Sandboxing,
 ): Promise<Contained & Running> {
   const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
   using strings = new Descriptor(ours);
   using childs = new Descriptor(theirs);
+  if (supervise !== undefined) askForSender(self, strings.number);
   const numbers = [...process.descriptors.keys()];
   const held = new Map(numbers.map((number, index) => [number, HELD + index]));
   const placed = new Map(numbers.map((number, index) => [HELD + index, process.descriptors.get(number)!]));
@@ -71,7 +79,7 @@ async function executeOnce(
   const hand = Hand.start(plan, placed, sharedNetwork);
   return await orNothing(hand, async () => {
     childs.close();
-    return await hand.main(process, { strings, held, landlock });
+    return await hand.main(process, { strings, held, landlock, supervise });
   });
 }
 

@@ -8,6 +8,7 @@ import { setNamespace, unshare } from "../../syscalls/linux/namespace.ts";
 import { CLONE, MOUNT_ATTR, MS } from "../../syscalls/linux/numbers.ts";
 import type { Ability } from "../platform.ts";
 import { abilities, NAMESPACES } from "./abilities.ts";
+import { hearingLacks } from "./hearing.ts";
 import { idsOf, isRoot, mapper, writeIdMaps } from "./ids.ts";
 import { endPuppet, startPuppet } from "./launch.ts";
 import { LANDLOCK_REMEDY, MOUNT_REMEDY, PROC_REMEDY, rootRemedy, SECCOMP_REMEDY, USER_REMEDY } from "./plan.ts";
@@ -53,6 +54,7 @@ export function describeAbilities(): readonly Ability[] {
     }),
     outerFilter(readText("/proc/self/status"), refusedCalls()),
     ability("Landlock", able.landlock > 0, able.landlock > 0 ? `ABI ${able.landlock}` : "not there", LANDLOCK_REMEDY),
+    auditLog(),
     ability("seccomp", able.seccomp, able.seccomp ? "filters" : "not there", SECCOMP_REMEDY),
     ability("RLIMIT_DATA", true, "counts private memory", ""),
   ];
@@ -60,6 +62,15 @@ export function describeAbilities(): readonly Ability[] {
 
 function ability(mechanism: string, present: boolean, detail: string, remedy: string): Ability {
   return present ? { mechanism, present, detail } : { mechanism, present, detail, remedy };
+}
+
+/** Whether those who observe are told of what Landlock refuses, too. No wall depends on it. */
+function auditLog(lacks = hearingLacks()): Ability {
+  return {
+    mechanism: "audit log",
+    present: lacks === undefined,
+    detail: lacks ?? "tells observers what Landlock refuses",
+  };
 }
 
 const FILTER_REMEDY =

@@ -18,7 +18,8 @@ import {
   setCloseOnExec,
   setUmask,
 } from "../../syscalls/linux/file.ts";
-import { CAP, type RLIMIT } from "../../syscalls/linux/numbers.ts";
+import { listenerFlags } from "../../syscalls/linux/notify.ts";
+import { CAP, O, type RLIMIT } from "../../syscalls/linux/numbers.ts";
 import {
   createSession,
   execute,
@@ -36,6 +37,7 @@ import {
 import { setAffinity, setIoPriority, setNice, setSchedule } from "../../syscalls/linux/schedule.ts";
 import { setFilter } from "../../syscalls/linux/seccomp.ts";
 import { resetSignals, unblockSignals } from "../../syscalls/linux/signal.ts";
+import { sendDescriptors } from "../../syscalls/linux/socket.ts";
 import { setControllingTerminal, setForegroundGroup } from "../../syscalls/linux/terminal.ts";
 import type { ProcessPlan } from "../platform.ts";
 import type { Plan } from "./plan.ts";
@@ -82,17 +84,40 @@ export function becomeProgram(kernel: Attempting, plan: ProcessPlan, held: Held)
   for (const [resource, value] of limits) if (resource !== "NOFILE") setLimit(kernel, resource, value);
   takeOn(kernel, plan, held.capable);
   if (plan.noNewPrivileges) setNoNewPrivileges(kernel);
-  if (held.landlock !== undefined) enterLandlock(kernel, held.landlock.handled, held.landlock.rules);
+  if (held.landlock !== undefined) enterLandlock(kernel, held.landlock);
+  const sending = plan.supervised === undefined ? held.strings : beyondReach(kernel, plan, held.strings);
   // Landlock's rules need a few.
   if (plan.limits.NOFILE !== undefined) setLimit(kernel, "NOFILE", plan.limits.NOFILE);
   // Changing ids and capabilities clears it, so it stands behind them. The puppet ends when its host does.
   setParentDeathSignal(kernel, plan.parentDeathSignal);
   for (const filter of plan.filters) setFilter(kernel, filter);
+  if (plan.supervised !== undefined) {
+    const listener = lowestFree([...held.descriptors.keys(), held.strings]);
+    setFilter(kernel, plan.supervised, listenerFlags());
+    sendDescriptors(kernel, sending, new Uint8Array(1), [listener]);
+  }
   const environment = Object.entries(plan.env).map(([name, value]) => `${name}=${value}`);
   if (typeof plan.program === "number") {
     setCloseOnExec(kernel, plan.program);
     executeDescriptor(kernel, plan.program, plan.argv, environment);
   } else execute(kernel, plan.program, plan.argv, environment);
+}
+
+/**
+ * The strings by another number, which the filter allows to send by, and which is no descriptor that the program can ever have: its limit lies below.
+ */
+function beyondReach(kernel: Kernel, { limits }: ProcessPlan, strings: number): number {
+  if (limits.NOFILE === undefined || limits.NOFILE === BigInt(strings)) return strings;
+  const number = Number(limits.NOFILE);
+  duplicate(kernel, strings, number, O.CLOEXEC);
+  return number;
+}
+
+/** Where the listener stands: a message names it in memory, where no result can be filled in. All but these are closed. */
+function lowestFree(taken: readonly number[]): number {
+  let number = 0;
+  while (taken.includes(number)) number++;
+  return number;
 }
 
 /** Puts the program's descriptors in their places and closes all others but the strings, which close when the program is executed. */

@@ -18,23 +18,27 @@ import {
   SOL,
 } from "../../syscalls/linux/numbers.ts";
 import type { Policy } from "../platform.ts";
-import { type Action, compile, type Rule, type Test } from "./bpf.ts";
+import { isWritable, pathsOf } from "./paths.ts";
+import { promiseFilter } from "./promises.ts";
+import { chain } from "./seccomp/chain.ts";
+import { compile } from "./seccomp/compile.ts";
+import type { Action, Arg, Filter, Rule, Test } from "./seccomp/filter.ts";
 
 const DENIED: Action = { errno: 1 }; // EPERM: no other wall answers with it, so it tells which one refused
 const ABSENT: Action = { errno: 38 }; // ENOSYS: callers then take the older call, whose arguments a filter can see
 
 const allow = (...calls: readonly SyscallName[]): Rule[] => calls.map((call) => ({ call, action: "allow" }));
 const allowWhen = (call: SyscallName, ...when: readonly Test[]): Rule => ({ call, action: "allow", when });
-const equal = (arg: Test["arg"], value: number): Test => ({ arg, op: "eq", value: BigInt(value) });
+const equal = (arg: Arg, value: number): Test => ({ arg, op: "eq", value: BigInt(value) });
 /** The bits of `mask` in this argument are exactly `value`. */
-const bits = (arg: Test["arg"], mask: bigint | number, value: bigint | number): Test => ({
+const bits = (arg: Arg, mask: bigint | number, value: bigint | number): Test => ({
   arg,
   op: "masked",
   mask: BigInt(mask),
   value: BigInt(value),
 });
 /** One of several values of one argument. */
-const oneOf = (call: SyscallName, arg: Test["arg"], values: readonly number[]): Rule[] =>
+const oneOf = (call: SyscallName, arg: Arg, values: readonly number[]): Rule[] =>
   values.map((value) => allowWhen(call, equal(arg, value)));
 
 /** Descriptors that are open already: nothing here names a file, an address or a process. */
@@ -203,22 +207,69 @@ const STARTING: readonly Rule[] = [
 /** Signals to its own threads, by which the garbage collector stops them. */
 const ownThreads = (pid: number) => allowWhen("tgkill", equal(0, pid));
 
+const compiled = new Map<string, Uint8Array>();
+const MOST_COMPILED = 64;
+
+/** A filter, compiled once for all that has the same in its key. */
+export function kept(key: readonly unknown[], compileIt: () => Uint8Array): Uint8Array {
+  const text = JSON.stringify(key);
+  const filter = compiled.get(text) ?? compileIt();
+  if (compiled.size === MOST_COMPILED) compiled.clear();
+  compiled.set(text, filter);
+  return filter;
+}
+
 /** What holds from the puppet's last call on. @param pid the actor's process id as it sees it itself */
 export function startingFilter(machine: Machine, pid: number): Uint8Array {
-  const rules = [STARTING, WRITING, DESCRIPTORS, ANY_MEMORY, THREADS, SIGNALS, TIME, SELF].flat();
-  return compile({ machine, default: DENIED, rules: [...rules, ownThreads(pid)] });
+  const rules = () => [STARTING, WRITING, DESCRIPTORS, ANY_MEMORY, THREADS, SIGNALS, TIME, SELF].flat();
+  return kept(["starting", machine, pid], () =>
+    compile({ machine, default: DENIED, rules: [...rules(), ownThreads(pid)] }),
+  );
 }
 
 /** What holds from before the first line of foreign code on: what it was handed, its own memory, its own threads. */
 export function closingFilter(
   policy: Policy,
   machine: Machine,
-  { pid, ownRoot }: { readonly pid: number; readonly ownRoot: boolean },
+  { observed = false, ...actor }: Inside & { readonly observed?: boolean },
 ): Uint8Array {
+  const paths = pathsOf(policy);
+  const files = [paths.length > 0, paths.some(isWritable)];
+  return kept(["closing", machine, observed, actor.pid, actor.ownRoot, files, policy.promises, policy.onBreak], () => {
+    const filters = filtersOf(policy, "actor", machine, actor);
+    return chain(filters.map((filter) => compile(observed ? handingOver(filter, HABITS) : filter)));
+  });
+}
+
+/** Where an actor finds itself. */
+interface Inside {
+  readonly pid: number;
+  readonly ownRoot: boolean;
+}
+
+/** What foreign code may do; anything else is refused. */
+function closingRules(policy: Policy, { pid, ownRoot }: Inside): Rule[] {
   const rules = [DESCRIPTORS, MEMORY, THREADS, SIGNALS, TIME, SELF];
-  if (policy.read.length + policy.write.length > 0) rules.push(READING, ...(ownRoot ? [ASKING] : []));
-  if (policy.write.length > 0) rules.push(WRITING);
-  return compile({ machine, default: DENIED, rules: [...rules.flat(), ownThreads(pid)] });
+  const paths = pathsOf(policy);
+  if (paths.length > 0) rules.push(READING, ...(ownRoot ? [ASKING] : []));
+  if (paths.some(isWritable)) rules.push(WRITING);
+  return [...rules.flat(), ownThreads(pid)];
+}
+
+/** The filters under which an actor's code or a program runs. What all of them allow is allowed. */
+export function filtersOf(
+  policy: Policy,
+  of: "actor" | "program",
+  machine: Machine,
+  inside: Inside = { pid: 1, ownRoot: true },
+): Filter[] {
+  const rules = of === "program" ? programRules(policy) : closingRules(policy, inside);
+  const whose = of === "program" ? ({ for: "program" } as const) : ({ for: "self", pid: inside.pid } as const);
+  const { promises, onBreak } = policy;
+  return [
+    { machine, default: DENIED, rules },
+    ...(promises === undefined ? [] : [promiseFilter(promises, { ...whose, machine, onBreak })]),
+  ];
 }
 
 /** Everything about files that a program may do with those that it was granted; which ones, the mount namespace and Landlock decide. */
@@ -260,7 +311,8 @@ const PROGRAM_DESCRIPTORS: readonly Rule[] = [
   ),
   ...allow("ioctl", "fcntl", "getsockopt", "setsockopt", "preadv2", "pwritev2", "splice", "tee", "vmsplice"),
   ...allow("sendmmsg", "recvmmsg", "epoll_create", "eventfd", "signalfd", "signalfd4", "epoll_pwait2"),
-  allowWhen("socketpair", equal(0, AF.UNIX)),
+  // No datagrams: they can be sent to any path, which nobody would be asked about.
+  ...[SOCK.STREAM, SOCK.SEQPACKET].map((type) => allowWhen("socketpair", equal(0, AF.UNIX), bits(1, 0xf, type))),
 ];
 
 /** Processes of its own: nothing that looks into another one, and no namespaces. */
@@ -321,21 +373,36 @@ const STREAMS: readonly Rule[] = [
   ...allow("bind", "listen", "accept", "accept4", "connect"),
 ];
 
-const compiled = new Map<string, Uint8Array>();
+/** Sockets in a network of its own, for a program whose every `connect` is asked about: no datagrams to paths, which need none. */
+export const SOCKETS: readonly Rule[] = [
+  ...[AF.INET, AF.INET6].flatMap((family) =>
+    [SOCK.STREAM, SOCK.DGRAM].map((type) => allowWhen("socket", equal(0, family), bits(1, 0xf, type))),
+  ),
+  ...[SOCK.STREAM, SOCK.SEQPACKET].map((type) => allowWhen("socket", equal(0, AF.UNIX), bits(1, 0xf, type))),
+  ...allow("bind", "listen", "accept", "accept4"),
+];
 
 /** What holds for a program and all that it starts. */
 export function programFilter(policy: Policy, machine: Machine): Uint8Array {
-  const key = `${machine} ${policy.net.length > 0}`;
-  let filter = compiled.get(key);
-  if (filter === undefined) {
-    filter = compileForPrograms(policy, machine);
-    compiled.set(key, filter);
-  }
-  return filter;
+  return kept(["program", machine, policy.net.length > 0], () =>
+    compile({ machine, default: DENIED, rules: programRules(policy) }),
+  );
 }
 
-function compileForPrograms(policy: Policy, machine: Machine): Uint8Array {
+/** What a program may do; anything else is refused. */
+function programRules(policy: Policy): Rule[] {
   const rules = [COUNTED, FILES, PROGRAM_DESCRIPTORS, DESCRIPTORS, ANY_MEMORY, PROCESSES, THREADS, SIGNALS, TIME, SELF];
-  if (policy.net.length > 0) rules.push(STREAMS);
-  return compile({ machine, default: DENIED, rules: rules.flat() });
+  return [...rules, ...(policy.net.length > 0 ? [STREAMS] : [])].flat();
+}
+
+/** What Bun tries now and then, and does without. */
+const HABITS: readonly Rule[] = [
+  { call: "madvise", action: DENIED },
+  { call: "setsockopt", action: DENIED },
+];
+
+/** The same filter, but that what it refuses is handed over: where one answers with an errno, the kernel asks nobody. */
+export function handingOver({ machine, rules }: Filter, but: readonly Rule[] = []): Filter {
+  const handed = rules.map((rule): Rule => (rule.action === DENIED ? { ...rule, action: "notify" } : rule));
+  return { machine, default: "notify", rules: [...handed, ...but] };
 }

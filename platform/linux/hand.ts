@@ -25,7 +25,7 @@ import {
   setParentDeathSignal,
 } from "../../syscalls/linux/process.ts";
 import { openSignals, signalProcess } from "../../syscalls/linux/signal.ts";
-import { receiveDescriptors, sendDescriptors, socketPair } from "../../syscalls/linux/socket.ts";
+import { askForSender, receiveDescriptors, sendDescriptors, socketPair } from "../../syscalls/linux/socket.ts";
 import { setControllingTerminal } from "../../syscalls/linux/terminal.ts";
 import { ready } from "../../syscalls/ready.ts";
 import {
@@ -105,7 +105,11 @@ interface Start {
   /** The puppet's numbers of its descriptors, by its own. */
   readonly held: ReadonlyMap<number, number>;
   readonly landlock: Plan["landlock"] | undefined;
+  /** Takes the listener of its last filter, where that hands over calls. The program does not begin before. */
+  readonly supervise?: Supervise | undefined;
 }
+/** @param pid the program's process, by its number on the host */
+export type Supervise = (listener: Descriptor, pid: number) => void;
 
 /** The host's hand in a container. */
 export class Hand implements Contained {
@@ -274,7 +278,7 @@ export class Hand implements Contained {
   }
 
   /** Sets the container up for one program, and starts it. */
-  async main(process: ProcessPlan, { strings, held, landlock }: Start): Promise<Contained & Running> {
+  async main(process: ProcessPlan, { strings, held, landlock, supervise }: Start): Promise<Contained & Running> {
     const { prepared, retired, forked } = await this.#frameFor(process, { held, landlock });
     if (!process.init) return await this.#instead(prepared);
 
@@ -294,6 +298,7 @@ export class Hand implements Contained {
       // The program is quick, and has ended already.
       if (!(error instanceof SystemError && error.code === "EPIPE")) throw error;
     }
+    if (supervise !== undefined) await introduce(strings, supervise);
     await answerOf(strings.take(), prepared);
     // The strings closed because it became the program; or because the puppet let go of them, having answered why.
     this.kernel.until(() => pid !== undefined || failure !== undefined);
@@ -327,10 +332,14 @@ export class Hand implements Contained {
     return this.kernel.taken(batch);
   }
 
-  async execute(process: ProcessPlan, landlock?: Plan["landlock"]): Promise<Contained & Running> {
+  async execute(
+    process: ProcessPlan,
+    { landlock, supervise }: Pick<Start, "supervise"> & { readonly landlock?: Plan["landlock"] } = {},
+  ): Promise<Contained & Running> {
     const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
     using strings = new Descriptor(ours);
     using childs = new Descriptor(theirs);
+    if (supervise !== undefined) askForSender(self, strings.number);
     const numbers = [...process.descriptors.keys()];
     const passed = this.pass([childs.number, ...process.descriptors.values()]);
     childs.close();
@@ -348,6 +357,7 @@ export class Hand implements Contained {
     this.#starting++;
     try {
       const pid = (await Promise.race([answer, this.#over()]))[forked]!;
+      if (supervise !== undefined) await introduce(strings, supervise);
       await answerOf(strings.take(), prepared);
       const { promise, resolve } = Promise.withResolvers<Ended>();
       void this.ended.then(resolve);
@@ -640,6 +650,19 @@ function retirement(): Batch {
   const kill = 1n << BigInt(CAP.KILL);
   batch.attempt(() => capset(batch, { effective: kill, permitted: kill, inheritable: 0n }));
   return batch;
+}
+
+/** Takes the listener that a puppet sends before it becomes the program; or nothing, where it says instead why it cannot: that is still to be read. */
+async function introduce(strings: Descriptor, supervise: Supervise): Promise<void> {
+  await ready(strings.number, "read").done;
+  // A look first: what is no byte with a descriptor is an answer.
+  const flags = MSG.DONTWAIT | MSG.PEEK;
+  const { length, descriptors } = receiveDescriptors(self, strings.number, new Uint8Array(2), { most: 1, flags });
+  for (const descriptor of descriptors) self.call("close", descriptor);
+  if (length !== 1) return;
+  const taken = receiveDescriptors(self, strings.number, new Uint8Array(1), { most: 1, flags: MSG.DONTWAIT });
+  const [listener] = taken.descriptors.map((descriptor) => new Descriptor(descriptor));
+  if (listener !== undefined) supervise(listener, taken.sender!);
 }
 
 /** Where a container's only program has its strings: where it asks for nothing, behind what is held for it. */

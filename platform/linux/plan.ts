@@ -1,11 +1,22 @@
 /** From a policy and what the machine can do to what will be built: pure, so that a table of machines can test it. */
 import { statSync } from "node:fs";
-import type { Handled } from "../../syscalls/linux/landlock.ts";
 import { CLONE, LANDLOCK_ACCESS_FS as FS } from "../../syscalls/linux/numbers.ts";
-import { type Enforcement, type Guarantee, NotEnforced, type Policy } from "../platform.ts";
+import { type Enforcement, type Guarantee, NotEnforced, type Policy, type Unveiled } from "../platform.ts";
 import { type Abilities, NAMESPACES } from "./abilities.ts";
 import { type Ids, idsOf } from "./ids.ts";
-import { accessTo, handledBy, LIBRARY_ACCESS, type PathRule, PROC_ACCESS, PROGRAM_ACCESS } from "./landlock.ts";
+import {
+  type Confinement,
+  handledBy,
+  LIBRARY_ACCESS,
+  logFlags,
+  type PathRule,
+  PROC_ACCESS,
+  PROGRAM_ACCESS,
+  RIGHTS,
+  unveilAccess,
+} from "./landlock.ts";
+import { isWritable, opened, pathsOf } from "./paths.ts";
+import { needsPaths } from "./promises.ts";
 import type { Runtime } from "./runtime.ts";
 import { type Bind, type Root, rootOf } from "./walls.ts";
 
@@ -13,7 +24,7 @@ export interface Plan {
   readonly namespaces: bigint;
   readonly ids: Ids;
   readonly root: Root | undefined;
-  readonly landlock: { readonly handled: Handled; readonly rules: readonly PathRule[] } | undefined;
+  readonly landlock: Confinement | undefined;
   readonly seccomp: boolean;
   /** Whether the puppet may empty the bounding set, and lock the securebits. */
   readonly capable: boolean;
@@ -54,7 +65,7 @@ export function planFor(policy: Policy, able: Abilities, bun: Runtime): Plan {
     namespaces: able.namespaces,
     ids: idsOf(able.root),
     root,
-    landlock: able.landlock === 0 ? undefined : landlockFor(able, bun, root, grants),
+    landlock: able.landlock === 0 ? undefined : landlockFor(able, bun, root, policy),
     seccomp: able.seccomp,
     capable: (able.namespaces & CLONE.NEWUSER) !== 0n || able.capable,
     program,
@@ -65,22 +76,31 @@ export function planFor(policy: Policy, able: Abilities, bun: Runtime): Plan {
 
 /** What the policy grants, as binds: the same path inside as outside. */
 function grantsOf(policy: Policy): Bind[] {
-  const bind = (path: string, writable: boolean): Bind => ({
-    source: path,
-    target: path,
-    directory: statSync(path).isDirectory(),
-    writable,
+  return pathsOf(policy).map((each) => ({
+    source: each.source,
+    target: each.path,
+    directory: isDirectory(each.source),
+    writable: isWritable(each),
     executable: false,
-  });
-  const written = new Set(policy.write);
-  return [
-    ...policy.read.filter((path) => !written.has(path)).map((path) => bind(path, false)),
-    ...policy.write.map((path) => bind(path, true)),
-  ];
+  }));
 }
 
-function landlockFor(able: Abilities, bun: Runtime, root: Root | undefined, grants: readonly Bind[]): Plan["landlock"] {
-  const handled = handledBy(able.landlock);
+const isDirectory = (path: string) => statSync(path).isDirectory();
+
+/** What an actor may do with files and directories that it was granted: no programs, no links, sockets and devices. */
+const ACTORS =
+  FS.READ_FILE |
+  FS.READ_DIR |
+  FS.WRITE_FILE |
+  FS.TRUNCATE |
+  FS.REMOVE_DIR |
+  FS.REMOVE_FILE |
+  FS.MAKE_DIR |
+  FS.MAKE_REG |
+  FS.REFER;
+
+function landlockFor(able: Abilities, bun: Runtime, root: Root | undefined, policy: Policy): Plan["landlock"] {
+  const handled = handledBy(able.landlock, able.errata);
   const rule = (path: string, access: bigint): PathRule => ({ path, access: access & handled.fs });
   const libraries = bun.libraries.map(({ target }) => rule(target, LIBRARY_ACCESS));
   return {
@@ -93,25 +113,36 @@ function landlockFor(able: Abilities, bun: Runtime, root: Root | undefined, gran
       rule(able.proc === "mount" ? "/proc" : "/proc/self", PROC_ACCESS),
       // Bun lists its working directory when it starts.
       ...(root === undefined ? [] : [rule("/", FS.READ_DIR)]),
-      ...grants.map((grant) => rule(grant.target, accessTo(grant, handled))),
+      ...opened(pathsOf(policy), policy.promises)
+        .filter(({ path }) => statSync(path, { throwIfNoEntry: false }) !== undefined) // promises name files that not every host has
+        .map(({ path, permissions }) => rule(path, unveilAccess(permissions, isDirectory(path), handled) & ACTORS)),
     ],
+    flags: logFlags(able.landlock, false),
   };
 }
 
 /** Which mechanisms keep each guarantee. A guarantee is kept by those that suffice alone, or together where it says so. */
 export function enforcementOf(policy: Policy, able: Abilities): Enforcement {
-  const granted = policy.read.length + policy.write.length > 0;
+  const granted = policy.read.length + policy.write.length + policy.unveil.length > 0;
   const has = (namespace: keyof typeof NAMESPACES) => (able.namespaces & NAMESPACES[namespace]) !== 0n;
   const landlock = able.landlock > 0 ? [`Landlock ABI ${able.landlock}`] : [];
   const seccomp = able.seccomp ? ["seccomp"] : [];
   const root = able.proc === undefined ? [] : ["mount namespace"];
   const list = (present: boolean, ...enforcers: string[]) => (present ? enforcers : []);
+  // Who may read a file may empty it, until Landlock governs that, unless its mount is read-only.
+  const emptied =
+    pathsOf(policy).some((each) => !isWritable(each)) && root.length === 0 && able.landlock < RIGHTS["fs.truncate"].abi;
 
   const enforcement: Record<Guarantee, string[]> = {
     // Paths that are granted leave open(2) open, and then a read-only descriptor could be opened again for writing
     // through /proc: Landlock alone stops that. Without a root of its own, seccomp must hide the names of other files.
     files: granted
-      ? list(landlock.length > 0 && (root.length > 0 || seccomp.length > 0), ...root, ...landlock, ...seccomp)
+      ? list(
+          landlock.length > 0 && !emptied && (root.length > 0 || seccomp.length > 0),
+          ...root,
+          ...landlock,
+          ...seccomp,
+        )
       : list(root.length > 0 || seccomp.length > 0, ...root, ...landlock, ...seccomp),
     network: list(
       has("network") || able.seccomp,
@@ -147,11 +178,26 @@ export function enforcementOf(policy: Policy, able: Abilities): Enforcement {
     return found.length > 0 ? ` (${found.join("; ")})` : "";
   };
   const noSeccomp = "this kernel takes no seccomp filters, or something refuses seccomp(2)";
+  // Landlock adds up what lies above, and only a mount takes of it again.
+  const nested = root.length === 0 ? pathsOf(policy).find((each) => isNarrower(each, policy)) : undefined;
+  const told = able.landlock > 0 || policy.promises === undefined || !needsPaths(policy.promises);
+  if (!told || nested !== undefined) enforcement.files = [];
   const missing: Partial<Record<Guarantee, [string, string]>> = {
-    files:
-      granted && landlock.length === 0
-        ? ["paths are granted, and this kernel has no Landlock, or something refuses it", LANDLOCK_REMEDY]
-        : [`no mount namespace can be made${because("user", "mount", "root")}, and ${noSeccomp}`, USER_REMEDY],
+    files: nested
+      ? [
+          `${nested.path} lies in what is granted for more, and no mount namespace can be made to keep them apart${because("user", "mount", "root")}`,
+          USER_REMEDY,
+        ]
+      : !told
+        ? ["promises open files of their own, and without Landlock nothing tells those from others", LANDLOCK_REMEDY]
+        : granted && landlock.length === 0
+          ? ["paths are granted, and this kernel has no Landlock, or something refuses it", LANDLOCK_REMEDY]
+          : emptied
+            ? [
+                `paths are granted for reading, no mount namespace can be made${because("user", "mount", "root")}, and Landlock ABI ${able.landlock} lets who reads a file empty it: ABI 3 (Linux 6.2) is needed`,
+                USER_REMEDY,
+              ]
+            : [`no mount namespace can be made${because("user", "mount", "root")}, and ${noSeccomp}`, USER_REMEDY],
     network: [`no network namespace can be made${because("user", "network")}, and ${noSeccomp}`, USER_REMEDY],
     processes: [`no PID namespace can be made${because("user", "pid")}, and ${noSeccomp}`, USER_REMEDY],
     kernel: [noSeccomp, SECCOMP_REMEDY],
@@ -162,6 +208,13 @@ export function enforcementOf(policy: Policy, able: Abilities): Enforcement {
     throw new NotEnforced(guarantee, what, remedy);
   }
   return enforcement;
+}
+
+/** Whether a path is granted for less than something that it lies in. */
+function isNarrower({ path, permissions }: Unveiled, policy: Policy): boolean {
+  return pathsOf(policy).some(
+    (outer) => path.startsWith(`${outer.path}/`) && [...outer.permissions].some((each) => !permissions.includes(each)),
+  );
 }
 
 export const USER_REMEDY =

@@ -1,7 +1,9 @@
 /** A policy carried out around a program: from names of programs to the container that holds what they need, and no more. */
 import { statSync } from "node:fs";
-import { machine } from "../../syscalls/kernel.ts";
-import { CLONE, LANDLOCK_ACCESS_FS as FS, SIG } from "../../syscalls/linux/numbers.ts";
+import type { Descriptor } from "../../syscalls/descriptor.ts";
+import { machine, self } from "../../syscalls/kernel.ts";
+import { CLONE, ERRNO, LANDLOCK_ACCESS_FS as FS, SIG } from "../../syscalls/linux/numbers.ts";
+import { getLimit } from "../../syscalls/linux/process.ts";
 import {
   type ContainerPlan,
   type Enforcement,
@@ -13,14 +15,20 @@ import {
   type ProcessPlan,
   type Sandboxed,
   type SandboxMore,
+  type Supervision,
+  type Unveiled,
 } from "../platform.ts";
 import { type Abilities, abilities } from "./abilities.ts";
 import { contain, execute } from "./container.ts";
 import { programFilter } from "./filters.ts";
+import { type Hearing, hearingOf } from "./hearing.ts";
 import { mapsFor } from "./ids.ts";
-import { accessTo, handledBy, type PathRule, PROC_ACCESS, PROGRAM_ACCESS } from "./landlock.ts";
+import { handledBy, logFlags, logged, type PathRule, PROC_ACCESS, PROGRAM_ACCESS, unveilAccess } from "./landlock.ts";
+import { isWritable, opened, pathsOf } from "./paths.ts";
 import { enforcementOf, type Plan, PROC_REMEDY, rootRemedy, USER_REMEDY } from "./plan.ts";
 import { programOf } from "./program.ts";
+import { type Handover, handoverOf, listening, permits } from "./supervise/handover.ts";
+import { type Audience, superviseListener, type Watch } from "./supervise/supervisor.ts";
 
 /** What is planned for a program in a sandbox. */
 export interface SandboxPlan {
@@ -30,23 +38,49 @@ export interface SandboxPlan {
   readonly enforcement: Enforcement;
   /** Whether the network is the empty one that sandboxes share. */
   readonly sharedNetwork: boolean;
+  /** What its filter hands over to the host. */
+  readonly handover: Handover | undefined;
 }
 
 /** Starts a program behind the walls that a policy asks for. */
-export async function sandbox(
+export async function sandbox(policy: Policy, process: ProcessPlan, more: SandboxMore = {}): Promise<Sandboxed> {
+  const hearing = hearingOf(more.supervision);
+  try {
+    return await start(policy, process, { ...more, hearing });
+  } catch (error) {
+    void hearing?.end();
+    throw error;
+  }
+}
+
+async function start(
   policy: Policy,
   process: ProcessPlan,
-  { mounts = [], prepare }: SandboxMore = {},
+  { mounts = [], prepare, supervision, hearing }: SandboxMore & { readonly hearing: Hearing | undefined },
 ): Promise<Sandboxed> {
-  const { enforcement, container, landlock, ...plan } = planProgram(policy, process, mounts);
+  const planned = planProgram(policy, process, { mounts, supervision });
+  const { enforcement, container, handover, ...plan } = planned;
+  const landlock = hearing && planned.landlock ? logged(planned.landlock, abilities().landlock) : planned.landlock;
+  let watch: Watch | undefined;
+  const supervise =
+    handover === undefined
+      ? undefined
+      : (listener: Descriptor, pid: number) => {
+          watch = superviseListener(listener, handover.orders, audienceOf(policy, supervision ?? {}));
+          hearing?.of(pid);
+        };
+  const told = async () => {
+    await Promise.all([watch?.over, hearing?.end()]);
+  };
   if (prepare === undefined) {
-    const running = await execute(container, plan.process, { landlock, sharedNetwork: plan.sharedNetwork });
-    return Object.assign(running, { enforcement });
+    const { sharedNetwork } = plan;
+    const running = await execute(container, plan.process, { landlock, sharedNetwork, supervise });
+    return Object.assign(running, { enforcement, told });
   }
   const hand = await contain(container);
   try {
     const env = { ...plan.process.env, ...(await prepare(hand)) };
-    const running = await hand.execute({ ...plan.process, env }, landlock);
+    const running = await hand.execute({ ...plan.process, env }, { landlock, supervise });
     const end = async () => {
       const how = await running.ended;
       hand.kill();
@@ -54,7 +88,7 @@ export async function sandbox(
       return how;
     };
     const signal = (number: number, to?: "group") => (number === SIG.KILL ? hand.kill() : running.signal(number, to));
-    return { ...running, kill: () => hand.kill(), ended: end(), signal, enforcement };
+    return { ...running, kill: () => hand.kill(), ended: end(), signal, enforcement, told };
   } catch (error) {
     hand.kill();
     await hand.ended;
@@ -62,11 +96,22 @@ export async function sandbox(
   }
 }
 
+/** Who is told; and answers that go no further than the walls do. */
+function audienceOf(policy: Policy, supervision: Supervision): Audience {
+  return {
+    ...listening(policy, supervision, { for: "program" }),
+    async answer(call) {
+      const given = await supervision.answer!(call);
+      return given === "pass" && !permits(policy, machine(), call) ? { errno: ERRNO.EPERM } : given;
+    },
+  };
+}
+
 /** What will be built for a program. Throws NotEnforced, and NotRunnable where a program cannot be found. */
 export function planProgram(
   policy: Policy,
   process: ProcessPlan,
-  mounts: readonly Mount[],
+  { mounts, supervision }: { readonly mounts: readonly Mount[]; readonly supervision?: Supervision | undefined },
   able: Abilities = abilities(),
 ): SandboxPlan {
   const enforcement = programEnforcement(policy, able);
@@ -80,11 +125,17 @@ export function planProgram(
   /** For root that is nobody inside, files of root's are the inner user's. */
   const owned = (each: Mount): Mount =>
     (each.kind === "bind" || each.kind === "overlay") && each.idmap === "auto" ? { ...each, idmap } : each;
-  const written = new Set(policy.write);
-  const granted = [
-    ...policy.read.filter((path) => !written.has(path)).map((path) => bind({ source: path, target: path, idmap })),
-    ...policy.write.map((path) => bind({ source: path, target: path, write: true, idmap })),
-  ];
+  // A library may be granted that some program needs anyway, by another of its names.
+  const paths = pathsOf(policy).filter(({ path, source }) => path === source || !files.has(path));
+  const granted = paths.map((each) =>
+    bind({
+      source: each.source,
+      target: each.path,
+      write: isWritable(each),
+      execute: each.permissions.includes("x"),
+      idmap,
+    }),
+  );
   // What lies deeper is mounted later, so that it is not covered.
   const binds = [...granted, ...lent].toSorted((a, b) => a.target.length - b.target.length);
   // Nor by what was asked for beside it, such as a /tmp.
@@ -100,7 +151,8 @@ export function planProgram(
   ];
   const maps = mapsFor(undefined);
   // Without a filter it could make sockets, and meet other sandboxes there.
-  const sharedNetwork = mapped && able.seccomp && policy.net.length === 0;
+  const networked = policy.net.length > 0 || supervision?.sockets === true;
+  const sharedNetwork = mapped && able.seccomp && !networked;
   const left: readonly Namespace[] = [
     "time",
     ...(mapped ? [] : ["user" as const]),
@@ -118,12 +170,26 @@ export function planProgram(
     maps: mapped ? maps : undefined,
     hostname: "sandbox",
     domainname: undefined,
-    loopback: policy.net.length > 0,
+    loopback: networked,
     clocks: undefined,
     join: [],
   };
   const { limits } = policy;
   const program = typeof process.program === "number" ? process.program : needed[0]!.program;
+  // Supervised, it sends by a number that none of its own descriptors can have: there has to be one.
+  const descriptors = Math.min(limits.files, Number(getLimit(self, "NOFILE").hard) - 1);
+  // Without rpath it starts all the same, and without exec too: somebody has to lend it what it needs for that.
+  const supervised = supervision ?? (policy.promises === undefined ? undefined : {});
+  const handover =
+    supervised === undefined
+      ? undefined
+      : handoverOf(policy, supervised, {
+          machine: machine(),
+          lent: [...files.values()],
+          strings: descriptors,
+          begins: typeof program === "number" ? "execveat" : "execve",
+        });
+  const filters = able.seccomp && handover === undefined ? [programFilter(policy, machine())] : [];
   return {
     container,
     process: {
@@ -131,23 +197,25 @@ export function planProgram(
       program,
       capabilities: 0n,
       noNewPrivileges: true,
-      filters: able.seccomp ? [...process.filters, programFilter(policy, machine())] : process.filters,
+      filters: [...process.filters, ...filters],
+      supervised: handover?.filter,
       limits: {
         CORE: 0n,
         DATA: BigInt(limits.memory),
         STACK: 8n * 2n ** 20n,
         FSIZE: BigInt(limits.fileSize),
         NPROC: BigInt(limits.processes),
-        NOFILE: BigInt(limits.files),
+        NOFILE: BigInt(handover === undefined ? limits.files : descriptors),
         MEMLOCK: 0n,
         MSGQUEUE: 0n,
         SIGPENDING: 256n,
         ...(limits.cpuTime === undefined ? {} : { CPU: BigInt(Math.ceil(limits.cpuTime)) }),
       },
     },
-    landlock: able.landlock === 0 ? undefined : landlockFor(able, lent, granted, mounts),
+    landlock: able.landlock === 0 ? undefined : landlockFor(able, { lent, paths, mounts, promises: policy.promises }),
     enforcement,
     sharedNetwork,
+    handover,
   };
 }
 
@@ -158,45 +226,65 @@ function bind(given: Pick<Of<"bind">, "source" | "target" | "idmap"> & Partial<O
   return { kind: "bind", directory, write: false, execute: false, devices: false, recursive: true, ...given };
 }
 
-/** Landlock's rules: a second wall behind the mounts. */
+/** What may be done with what was asked for beside the policy. */
+function lettersOf(mount: Mount): string {
+  switch (mount.kind) {
+    case "bind":
+      return `r${mount.write ? "wc" : ""}${mount.execute ? "x" : ""}`;
+    case "tmpfs":
+    case "overlay":
+      return "rwcx";
+    case "file":
+      return "r";
+    default:
+      return "";
+  }
+}
+
+/** Landlock's rules: a second wall behind the mounts, and for promises the one that tells files apart. */
 function landlockFor(
-  { landlock: abi, proc }: Abilities,
-  lent: readonly Of<"bind">[],
-  granted: readonly Of<"bind">[],
-  mounts: readonly Mount[],
+  { landlock: abi, errata, proc }: Abilities,
+  {
+    lent,
+    paths,
+    mounts,
+    promises,
+  }: {
+    readonly lent: readonly Of<"bind">[];
+    readonly paths: readonly Unveiled[];
+    readonly mounts: readonly Mount[];
+    readonly promises: Policy["promises"];
+  },
 ): Plan["landlock"] {
-  const handled = handledBy(abi);
+  const handled = handledBy(abi, errata);
   const rule = (path: string, access: bigint): PathRule => ({ path, access: access & handled.fs });
-  const made = FS.MAKE_FIFO | FS.MAKE_SOCK | FS.MAKE_SYM;
-  const grant = ({ target, directory, write, execute }: Of<"bind">) =>
-    rule(
-      target,
-      accessTo({ writable: write, directory }, handled) |
-        (write && directory ? made : 0n) |
-        (execute ? FS.EXECUTE : 0n),
-    );
-  const further = mounts.flatMap((each): PathRule[] => {
-    if (each.kind === "bind") return [grant(each)];
-    if (each.kind === "tmpfs" || each.kind === "overlay")
-      return [rule(each.target, accessTo({ writable: true, directory: true }, handled) | made | FS.EXECUTE)];
-    if (each.kind === "file") return [rule(each.target, accessTo({ writable: false, directory: false }, handled))];
-    return [];
-  });
+  const directories = new Set(mounts.filter(isDirectory).map(({ target }) => target));
+  const asked = mounts.map((each) => ({ path: each.target, permissions: lettersOf(each) }));
+  const visible = [...paths, ...asked].filter(({ permissions }) => permissions !== "");
+  const left = opened(visible, promises).filter(({ path }) => isThere(path, visible));
+  const grant = ({ path, permissions }: Unveiled) =>
+    rule(path, unveilAccess(permissions, directories.has(path) || isHostDirectory(path), handled) & ~FS.RESOLVE_UNIX);
   const all = handled.fs & (FS.READ_FILE | FS.WRITE_FILE | FS.READ_DIR | FS.TRUNCATE | FS.IOCTL_DEV);
   // Inside a network namespace of its own, there is nothing to reach but what the host put there.
   return {
     handled: { ...handled, net: 0n },
     rules: [
       ...lent.map(({ target }) => rule(target, PROGRAM_ACCESS)),
-      ...granted.map(grant),
-      ...further,
+      ...left.map(grant),
       // The host's would show everyone, by the names of its directories too: the program sees itself alone there, its children nothing.
       rule(proc === "mount" ? "/proc" : "/proc/self", PROC_ACCESS | FS.WRITE_FILE),
       rule("/dev", all),
       ...(proc === "mount" ? [rule("/", FS.READ_DIR)] : []),
     ],
+    flags: logFlags(abi, false),
   };
 }
+
+const isDirectory = (mount: Mount) => (mount.kind === "bind" ? mount.directory : mount.kind !== "file");
+const isHostDirectory = (path: string) => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+/** A file that promises name beneath a granted directory may be on this host, or not. */
+const isThere = (path: string, visible: readonly Unveiled[]) =>
+  visible.some((each) => each.path === path) || statSync(path, { throwIfNoEntry: false }) !== undefined;
 
 /** What no policy of a program goes without. */
 const ALWAYS = { allowable: false } as const;

@@ -16,8 +16,9 @@ const plain = join(base.path, "plain.txt");
 writeFileSync(plain, "plain");
 afterAll(() => base[Symbol.dispose]());
 
-// The first actor leaves the boot file and the puppet's image open in the host, for those that follow.
-await (await inside<Lanes>("lanes"))[Symbol.asyncDispose]();
+// The first actor leaves the boot file and the puppet's image open in the host, for those that follow, and root's first with a grant
+// the user namespace that maps ids.
+await (await inside<Lanes>("lanes", { read: [granted] }))[Symbol.asyncDispose]();
 
 /** Runs a hostile act, and expects that the host ends the actor for it and holds no descriptor more than before. */
 async function expectEnded(act: (call: Actor<Lanes>["call"]) => Promise<unknown>, sandbox = {}): Promise<void> {

@@ -23,21 +23,25 @@ interface Report {
 const directory = realpathSync(mkdtempSync(join(tmpdir(), "caisson-clean-")));
 afterAll(() => rmSync(directory, { recursive: true }));
 
-testPuppet("a puppet holds nothing of its host's memory, arguments, environment and descriptors", () => {
-  const secret = randomBytes(16).toString("hex");
-  const script = fileURLToPath(new URL("fixtures/secretive.ts", import.meta.url));
-  const { stdout, stderr } = Bun.spawnSync([process.execPath, script, secret], {
-    cwd: directory,
-    env: { ...process.env, SECRET: secret },
-  });
-  expect(stderr.toString()).toBe("");
-  const { before, behind, own }: Report = JSON.parse(stdout.toString());
+testPuppet(
+  "a puppet holds nothing of its host's memory, arguments, environment and descriptors",
+  () => {
+    const secret = randomBytes(16).toString("hex");
+    const script = fileURLToPath(new URL("fixtures/secretive.ts", import.meta.url));
+    const { stdout, stderr } = Bun.spawnSync([process.execPath, script, secret], {
+      cwd: directory,
+      env: { ...process.env, SECRET: secret },
+    });
+    expect(stderr.toString()).toBe("");
+    const { before, behind, own }: Report = JSON.parse(stdout.toString());
 
-  // The same search finds it in the host, where its arguments and environment lie and where the buffer lies.
-  expect(own).toEqual([true, true]);
-  const nothing = { found: [], environ: "", cmdline: "puppet\0", descriptors: ["0", "1", "2", "3"] };
-  expect(before).toMatchObject(nothing);
-  // A process begins where its parent is. The new root is where that ends.
-  expect(before.cwd).toBe(directory);
-  if (behind !== undefined) expect(behind).toEqual({ ...nothing, cwd: "/" });
-});
+    // The same search finds it in the host, where its arguments and environment lie and where the buffer lies.
+    expect(own).toEqual([true, true]);
+    const nothing = { found: [], environ: "", cmdline: "puppet\0", descriptors: ["0", "1", "2", "3"] };
+    expect(before).toMatchObject(nothing);
+    // A process begins where its parent is. The new root is where that ends.
+    expect(before.cwd).toBe(directory);
+    if (behind !== undefined) expect(behind).toEqual({ ...nothing, cwd: "/" });
+  },
+  60_000,
+);

@@ -9,6 +9,7 @@ import { CLONE, F, MAP, NUMBERS, O, PR } from "../../syscalls/linux/numbers.ts";
 import { setNoNewPrivileges } from "../../syscalls/linux/process.ts";
 import { hasFilters, setFilter } from "../../syscalls/linux/seccomp.ts";
 import { testIf } from "../syscalls/requirement.ts";
+import { policy } from "./policy.ts";
 import { awaitEnd, type Held, hold } from "./strings.ts";
 
 const testSeccomp = testIf(
@@ -17,15 +18,7 @@ const testSeccomp = testIf(
   "there are no filters, or no puppet to try them",
 );
 
-const POLICY: Policy = {
-  read: [],
-  write: [],
-  run: [],
-  net: [],
-  env: {},
-  limits: { memory: 1, processes: 1, files: 64, fileSize: 1 },
-  allowUnenforced: [],
-};
+const POLICY = policy();
 const READ: Policy = { ...POLICY, read: ["/srv"] };
 const WRITE: Policy = { ...POLICY, write: ["/srv"] };
 

@@ -8,6 +8,7 @@ import { enforcementOf, planFor } from "../../platform/linux/plan.ts";
 import type { Runtime } from "../../platform/linux/runtime.ts";
 import { GUARANTEES, type Guarantee, NotEnforced, type Policy } from "../../platform/platform.ts";
 import { CLONE, LANDLOCK_ACCESS_FS as FS } from "../../syscalls/linux/numbers.ts";
+import { policy } from "./policy.ts";
 
 const ALL = Object.values(NAMESPACES).reduce((bits, bit) => bits | bit, CLONE.NEWUSER as bigint);
 
@@ -23,17 +24,6 @@ const machine = (less: Partial<Abilities> = {}): Abilities => ({
   ...less,
 });
 const STINGY = machine({ namespaces: 0n, proc: undefined, refusals: { user: "EPERM: clone3 (CLONE_NEWUSER)" } });
-
-const policy = (more: Partial<Policy> = {}): Policy => ({
-  read: [],
-  write: [],
-  run: [],
-  net: [],
-  env: {},
-  limits: { memory: 1, processes: 1, files: 64, fileSize: 1 },
-  allowUnenforced: [],
-  ...more,
-});
 
 const BUN: Runtime = {
   program: "/opt/bun/bun",
@@ -100,6 +90,15 @@ describe("enforcementOf() throws NotEnforced for the first guarantee that nothin
       expect(refused(() => enforcementOf(policy({ write: grants ? ["/srv"] : [] }), able))?.guarantee).toBe(guarantee);
     });
   }
+
+  test("files, where who may read a file could empty it: no read-only mount, and a Landlock before ABI 3", () => {
+    const refusal = (landlock: number, grants: Partial<Policy>) =>
+      refused(() => enforcementOf(policy(grants), { ...STINGY, landlock }));
+    expect(refusal(2, { read: ["/srv"] })?.missing).toContain("Landlock ABI 2 lets who reads a file empty it");
+    expect(refusal(3, { read: ["/srv"] })).toBeUndefined();
+    expect(refusal(2, { write: ["/srv"] })).toBeUndefined();
+    expect(refused(() => enforcementOf(policy({ read: ["/srv"] }), machine({ landlock: 2 })))).toBeUndefined();
+  });
 
   test("and names it, what is missing and the remedy", () => {
     const error = refused(() => enforcementOf(policy(), { ...STINGY, seccomp: false }))!;

@@ -25,6 +25,7 @@ export function processPlan(argv: readonly string[], more: Partial<ProcessPlan> 
     affinity: undefined,
     ioPriority: undefined,
     filters: [],
+    supervised: undefined,
     init: true,
     ...more,
   };

@@ -15,6 +15,7 @@ import {
 import { CLONE, LANDLOCK_ACCESS_FS as FS } from "../../syscalls/linux/numbers.ts";
 import { failure, openDescriptors, until } from "../attacks/arena.ts";
 import { testBox } from "../src/box.ts";
+import { policy as nothing } from "./policy.ts";
 import { processPlan } from "./process.ts";
 
 const ALL = Object.values(BITS).reduce((bits, bit) => bits | bit, CLONE.NEWUSER as bigint);
@@ -28,16 +29,12 @@ const machine = (less: Partial<Abilities> = {}): Abilities => ({
   refusals: {},
   ...less,
 });
-const policy = (more: Partial<Policy> = {}): Policy => ({
-  read: [],
-  write: [],
-  run: ["/bin/true"],
-  net: [],
-  env: {},
-  limits: { memory: 2 ** 29, processes: 64, files: 256, fileSize: 2 ** 26 },
-  allowUnenforced: [],
-  ...more,
-});
+const policy = (more: Partial<Policy> = {}) =>
+  nothing({
+    run: ["/bin/true"],
+    limits: { memory: 2 ** 29, processes: 64, files: 256, fileSize: 2 ** 26 },
+    ...more,
+  });
 const program = (more: Partial<ProcessPlan> = {}) => processPlan(["true"], more);
 
 let granted: string;
@@ -53,10 +50,10 @@ const binds = (mounts: readonly Mount[]) => mounts.filter((each) => each.kind ==
 
 describe("planProgram()", () => {
   test("gives every namespace but that of clocks; the network is its own where one is granted, or the shared one", () => {
-    const none = planProgram(policy(), program(), [], machine());
+    const none = planProgram(policy(), program(), { mounts: [] }, machine());
     expect(none.container.namespaces).toEqual(["user", "mount", "pid", "ipc", "uts", "cgroup"]);
     expect([none.sharedNetwork, none.container.loopback]).toEqual([true, false]);
-    const some = planProgram(policy({ net: ["example.com:443"] }), program(), [], machine());
+    const some = planProgram(policy({ net: ["example.com:443"] }), program(), { mounts: [] }, machine());
     expect(some.container.namespaces).toContain("network");
     expect([some.sharedNetwork, some.container.loopback]).toEqual([false, true]);
     // Nothing else keeps a program from making sockets in it.
@@ -64,7 +61,7 @@ describe("planProgram()", () => {
     const free = planProgram(
       policy({ allowUnenforced: ["kernel", "memory", "privileges"] }),
       program(),
-      [],
+      { mounts: [] },
       unfiltered,
     );
     expect([free.sharedNetwork, free.container.namespaces.includes("network")]).toEqual([false, true]);
@@ -72,7 +69,12 @@ describe("planProgram()", () => {
 
   test("has a root that is read-only, and holds what was granted as it was granted, and programs", () => {
     const nested = join(granted, "nested");
-    const { container } = planProgram(policy({ read: [granted], write: [nested] }), program(), [], machine());
+    const { container } = planProgram(
+      policy({ read: [granted], write: [nested] }),
+      program(),
+      { mounts: [] },
+      machine(),
+    );
     expect(container.root!.readonly).toBe(true);
     const shown = new Map(binds(container.root!.mounts).map((each) => [each.target, each]));
     expect(shown.get(granted)).toMatchObject({ write: false, execute: false, devices: false, directory: true });
@@ -91,9 +93,9 @@ describe("planProgram()", () => {
 
   test("maps ids of root's files to the inner user for grants alone, and for root alone", () => {
     const of = (root: boolean) =>
-      binds(planProgram(policy({ read: [granted] }), program(), [], machine({ root })).container.root!.mounts).map(
-        ({ target, idmap }) => [target, idmap],
-      );
+      binds(
+        planProgram(policy({ read: [granted] }), program(), { mounts: [] }, machine({ root })).container.root!.mounts,
+      ).map(({ target, idmap }) => [target, idmap]);
     expect(new Map(of(true) as [string, unknown][]).get(granted)).toBe("auto");
     expect(new Map(of(true) as [string, unknown][]).get("/bin/true")).toBeUndefined();
     expect(of(false).every(([, idmap]) => idmap === undefined)).toBe(true);
@@ -102,7 +104,7 @@ describe("planProgram()", () => {
   test("leaves no privilege, whatever was asked for, and filters behind those that were", () => {
     const own = new Uint8Array(8);
     const asked = program({ capabilities: 255n, noNewPrivileges: false, filters: [own] });
-    const { process } = planProgram(policy(), asked, [], machine());
+    const { process } = planProgram(policy(), asked, { mounts: [] }, machine());
     expect([process.capabilities, process.noNewPrivileges]).toEqual([0n, true]);
     expect(process.filters.length).toBe(2);
     expect(process.filters[0]).toBe(own);
@@ -110,7 +112,7 @@ describe("planProgram()", () => {
 
   test("limits as the policy says", () => {
     const limits = { memory: 1000, processes: 5, files: 77, fileSize: 4096, cpuTime: 1.2 };
-    const { process } = planProgram(policy({ limits }), program(), [], machine());
+    const { process } = planProgram(policy({ limits }), program(), { mounts: [] }, machine());
     expect(process.limits).toMatchObject({
       DATA: 1000n,
       NPROC: 5n,
@@ -123,16 +125,25 @@ describe("planProgram()", () => {
   });
 
   test("runs the program that is named, found on the host, or that of a descriptor", () => {
-    expect(planProgram(policy({ run: ["true"] }), program(), [], machine()).process.program).toMatch(/^\/.*\/true$/);
-    expect(planProgram(policy({ run: ["cat"] }), program({ program: 48 }), [], machine()).process.program).toBe(48);
-    expect(() => planProgram(policy({ run: ["no-such-program-at-all"] }), program(), [], machine())).toThrow(
-      NotRunnable,
+    expect(planProgram(policy({ run: ["true"] }), program(), { mounts: [] }, machine()).process.program).toMatch(
+      /^\/.*\/true$/,
     );
+    expect(
+      planProgram(policy({ run: ["cat"] }), program({ program: 48 }), { mounts: [] }, machine()).process.program,
+    ).toBe(48);
+    expect(() =>
+      planProgram(policy({ run: ["no-such-program-at-all"] }), program(), { mounts: [] }, machine()),
+    ).toThrow(NotRunnable);
   });
 
   test("makes rules for Landlock of the same: what can be executed, read and written", () => {
     const nested = join(granted, "nested");
-    const { landlock } = planProgram(policy({ read: [granted], write: [nested] }), program(), [], machine());
+    const { landlock } = planProgram(
+      policy({ read: [granted], write: [nested] }),
+      program(),
+      { mounts: [] },
+      machine(),
+    );
     const rights = new Map(landlock!.rules.map(({ path, access }) => [path, access]));
     const has = (path: string, right: bigint) => (rights.get(path)! & right) !== 0n;
     expect([has(granted, FS.READ_FILE), has(granted, FS.WRITE_FILE), has(granted, FS.EXECUTE)]).toEqual([
@@ -149,7 +160,7 @@ describe("planProgram()", () => {
     expect(rights.get("/")).toBe(FS.READ_DIR);
     for (const [path, access] of rights)
       expect([path, (access & FS.MAKE_BLOCK) | (access & FS.MAKE_CHAR)]).toEqual([path, 0n]);
-    expect(planProgram(policy(), program(), [], machine({ landlock: 0 })).landlock).toBeUndefined();
+    expect(planProgram(policy(), program(), { mounts: [] }, machine({ landlock: 0 })).landlock).toBeUndefined();
   });
 
   test("throws NotEnforced for what no program goes without", () => {
@@ -163,7 +174,7 @@ describe("planProgram()", () => {
     for (const [less, guarantee] of table) {
       let error: unknown;
       try {
-        planProgram(policy(), program(), [], machine(less));
+        planProgram(policy(), program(), { mounts: [] }, machine(less));
       } catch (thrown) {
         error = thrown;
       }
@@ -173,7 +184,7 @@ describe("planProgram()", () => {
   });
 
   test("says which mechanisms keep each guarantee", () => {
-    const { enforcement } = planProgram(policy({ net: ["example.com:443"] }), program(), [], machine());
+    const { enforcement } = planProgram(policy({ net: ["example.com:443"] }), program(), { mounts: [] }, machine());
     expect(enforcement.network).toEqual(["network namespace", "proxy of the host", "seccomp"]);
     expect(enforcement.memory).toEqual(["RLIMIT_DATA of each process"]);
     for (const name of ["files", "processes", "privileges", "kernel"] as const)

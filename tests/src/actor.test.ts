@@ -1,9 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import Type from "typebox";
-import { type Actor, ActorExit, file, LimitExceeded, SchemaMismatch, spawn } from "../../src/index.ts";
+import { abilities } from "../../platform/linux/abilities.ts";
+import { type Actor, ActorExit, file, LimitExceeded, type Sandbox, SchemaMismatch, spawn } from "../../src/index.ts";
+import { testIf } from "../syscalls/requirement.ts";
 
 type Worker = typeof import("./fixtures/worker.ts");
 const fixture = (name: string) => new URL(`./fixtures/${name}.ts`, import.meta.url);
@@ -131,6 +133,52 @@ describe("call", () => {
     expect(argv.slice(1)).toEqual(["tests/src/fixtures/worker.ts"]);
     expect(umask).toBe(0o022);
     expect(cwd).not.toBe(process.cwd());
+  });
+});
+
+describe("relative paths", () => {
+  interface Reader {
+    read(path: string): string;
+  }
+  const SOURCE = `import { readFileSync } from "node:fs";
+    export function read(path: string): string {
+      try { return readFileSync(path, "utf8"); } catch (error) { return (error as NodeJS.ErrnoException).code!; }
+    }`;
+
+  /** What an actor finds that is started in `here`. */
+  async function found(here: string, sandbox: Sandbox, paths: readonly string[]): Promise<string[]> {
+    const before = process.cwd();
+    process.chdir(here);
+    try {
+      await using reader = await spawn<Reader>(join(directory, "reader.ts"), { sandbox });
+      return await Promise.all([...paths, "/proc/self/cwd/data"].map((path) => reader.call.read(path)));
+    } finally {
+      process.chdir(before);
+    }
+  }
+
+  testIf(
+    "mount namespaces",
+    abilities().proc !== undefined,
+    "an actor has no root of its own here",
+  )("are found where the host finds them: in its working directory, above and beside it", async () => {
+    // Below a directory that is there for this alone, and not in `directory`, which one of the cases grants.
+    const top = mkdtempSync(join(tmpdir(), "caisson-relative-"));
+    chmodSync(top, 0o755);
+    mkdirSync(join(top, "here"));
+    for (const name of ["here/data", "here/kept", "beside"]) writeFileSync(join(top, name), name);
+    writeFileSync(join(directory, "reader.ts"), SOURCE);
+    const here = join(top, "here");
+    try {
+      const paths = ["data", "kept", "../beside"];
+      expect(await found(here, { read: [top] }, paths)).toEqual(["here/data", "here/kept", "beside", "here/data"]);
+      expect(await found(here, { read: [here] }, paths)).toEqual(["here/data", "here/kept", "ENOENT", "here/data"]);
+      expect(await found(here, { read: ["data"] }, paths)).toEqual(["here/data", "ENOENT", "ENOENT", "here/data"]);
+      // Nothing in the working directory is granted, so inside it is empty.
+      expect(await found(here, { read: ["../beside"] }, paths)).toEqual(["ENOENT", "ENOENT", "beside", "ENOENT"]);
+    } finally {
+      rmSync(top, { recursive: true });
+    }
   });
 });
 
