@@ -99,6 +99,11 @@ export function contains(range: Range, address: Address): boolean {
   return range.length === address.length && range.bits >> rest === address.bits >> rest;
 }
 
+/** All addresses of the inner range lie in the outer one. */
+export function covers(outer: Range, inner: Range): boolean {
+  return inner.prefix >= outer.prefix && contains(outer, inner);
+}
+
 function range(text: string): Range {
   return parseRange(text)!;
 }
@@ -117,10 +122,14 @@ const SPECIAL = Object.entries({
   "::/3": "reserved", "4000::/2": "reserved", "8000::/1": "reserved",
 }).map(([text, what]) => ({ range: range(text), what })); // biome-ignore format: a table
 
-/** The range that makes an address one of those that no name may lead to, and what it is. Undefined for a public address. */
-export function specialOf(address: Address): { readonly range: Range; readonly what: string } | undefined {
-  if (!contains(NAT64, address)) return SPECIAL.find(({ range }) => contains(range, address));
-  const inner = specialOf(addressOf(address.bits & 0xffff_ffffn, 32));
+/**
+ * The range that makes an address one of those that no name may lead to, and what it is. Undefined for a public address. For a range, the one
+ * that it lies in as a whole.
+ */
+export function specialOf(address: Address | Range): { readonly range: Range; readonly what: string } | undefined {
+  const asked: Range = { prefix: address.length, ...address };
+  if (!covers(NAT64, asked)) return SPECIAL.find(({ range }) => covers(range, asked));
+  const inner = specialOf({ ...addressOf(address.bits & 0xffff_ffffn, 32), prefix: asked.prefix - NAT64.prefix });
   if (inner === undefined) return undefined;
   const outer = addressOf(NAT64.bits | inner.range.bits, 128);
   return { range: { ...outer, prefix: NAT64.prefix + inner.range.prefix }, what: `${inner.what}, behind NAT64` };

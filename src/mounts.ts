@@ -19,7 +19,7 @@ import {
   TEXT,
   word,
 } from "./option.ts";
-import { sizeOf } from "./sandbox.ts";
+import { sizeOf } from "./quantity.ts";
 
 export type { Mount };
 

@@ -1,5 +1,5 @@
 /** Rules of an egress: `host:port`, `*.example.com:443`, `10.0.0.0/8:5432`, `[fd00::/8]:80`. */
-import { type Address, contains, parseHost, parseRange, type Range, specialOf } from "./address.ts";
+import { type Address, contains, covers, parseHost, parseRange, type Range, specialOf } from "./address.ts";
 
 export type Rule = NameRule | RangeRule;
 
@@ -74,4 +74,24 @@ export function ruleForAddress(rules: readonly Rule[], address: Address, port: n
   return rules.find(
     (rule) => "range" in rule && rule.port === port && contains(rule.range, address) && rule.range.prefix >= least,
   );
+}
+
+/** Whatever the rule admits, the other one admits. */
+export function isRuleWithin(rule: Rule, outer: Rule): boolean {
+  if (rule.port !== outer.port) return false;
+  if ("name" in rule && "name" in outer) {
+    if (rule.name === outer.name) return rule.below === outer.below;
+    return outer.below && rule.name.endsWith(`.${outer.name}`);
+  }
+  if (!("range" in rule && "range" in outer) || !covers(outer.range, rule.range)) return false;
+  // Of addresses that are not public it admits those that its own range is among; the other one must be, too.
+  return (specialOf(rule.range)?.range.prefix ?? 0) <= outer.range.prefix;
+}
+
+/** The rule in its only form. */
+export function formatRule(rule: Rule): string {
+  if ("name" in rule) return `${rule.below ? "*." : ""}${rule.name}:${rule.port}`;
+  const { text, prefix, length } = rule.range;
+  const range = prefix === length ? text : `${text}/${prefix}`;
+  return `${length === 32 ? range : `[${range}]`}:${rule.port}`;
 }

@@ -1,43 +1,111 @@
 /** What a caller writes to say what an actor may do, and the policy that it becomes. */
-import { realpathSync, statSync } from "node:fs";
-import { dirname, resolve } from "node:path";
-import Type from "typebox";
-import { Compile } from "typebox/compile";
-import { GUARANTEES, type Guarantee, type Policy } from "../platform/index.ts";
+import { lstatSync, realpathSync, statSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { Check, Errors } from "typebox/schema";
+import { GUARANTEES, type Guarantee, type Limits, type Policy, parsePromises } from "../platform/index.ts";
+import { refuseTaking } from "./grant.ts";
+import { plain, refusal, type Steps } from "./plain.ts";
+import { secondsOf, sizeOf } from "./quantity.ts";
+import { parseRule } from "./rule.ts";
+import { suggestion } from "./suggestion.ts";
 
-const Strings = Type.Array(Type.String({ minLength: 1 }));
-const Amount = Type.Union([Type.Number({ exclusiveMinimum: 0 }), Type.String()]);
+/** What is expected in a place is its `title`, what that means its `description`. */
+interface Words {
+  readonly title: string;
+  readonly description?: string;
+}
 
-const Schema = Type.Object(
-  {
-    read: Type.Optional(Strings),
-    write: Type.Optional(Strings),
-    run: Type.Optional(Strings),
-    net: Type.Optional(Strings),
-    env: Type.Optional(Type.Record(Type.String({ pattern: "^[^=\\u0000]+$" }), Type.String())),
-    limits: Type.Optional(
-      Type.Object(
-        {
-          memory: Type.Optional(Amount),
-          cpu: Type.Optional(Amount),
-          cpuTime: Type.Optional(Amount),
-          wallTime: Type.Optional(Amount),
-          processes: Type.Optional(Type.Integer({ minimum: 1 })),
-          files: Type.Optional(Type.Integer({ minimum: 32, maximum: 65536 })),
-          fileSize: Type.Optional(Amount),
-        },
-        { additionalProperties: false },
-      ),
+// Written as JSON Schema is: TypeBox's words for it would be 300 files to load, for every process that starts an actor.
+const string = (pattern: string, words?: Words) => ({ type: "string", pattern, ...words }) as const;
+const strings = (title: string, description: string) => ({
+  ...{ type: "array", items: string("^[^\\u0000]+$", { title }) },
+  ...{ title: `a list, each ${title}`, description },
+});
+const record = (keys: string, value: object, words: Words) => ({
+  type: "object",
+  patternProperties: { [keys]: value },
+  additionalProperties: false,
+  ...words,
+});
+const amount = (title: string, description: string) => ({
+  anyOf: [{ type: "number", exclusiveMinimum: 0 }, { type: "string" }],
+  title,
+  description,
+});
+const size = (description: string) => amount('a size such as "256 MiB", or a number of bytes', description);
+const time = (description: string) => amount('a time such as "30 s", or a number of seconds', description);
+const whole = ([minimum, maximum]: readonly [number, number], description: string) => ({
+  ...{ type: "integer", minimum, maximum },
+  ...{ title: `a whole number from ${minimum} to ${maximum}`, description },
+});
+const oneOf = (words: readonly string[], description?: string) => ({
+  anyOf: words.map((word) => ({ type: "string", const: word })),
+  title: `one of ${words.join(", ")}`,
+  ...(description === undefined ? {} : { description }),
+});
+
+/** What a sandbox is, for the check here and for editors: schemas/sandbox.json. */
+export const SCHEMA = {
+  type: "object",
+  properties: {
+    $schema: {
+      type: "string",
+      title: "a path or an address",
+      description: "Where this schema is. Means nothing.",
+    },
+    read: strings(
+      "a path",
+      "Files and directories it may read, and no more where they are within one that it may write.",
     ),
-    allowUnenforced: Type.Optional(Type.Array(Type.Union(GUARANTEES.map((name) => Type.Literal(name))))),
+    write: strings("a path", "Files and directories it may read and write."),
+    run: strings("a program's name or path", "Programs it may execute, each with what that needs in order to start."),
+    net: strings("host:port", "Hosts it may connect to, such as example.com:443, *.example.com:443, 10.0.0.0/8:5432."),
+    env: record("^[^=\\u0000]+$", string("^[^\\u0000]*$", { title: "text" }), {
+      title: "variables, each a name without = and a text",
+      description: "Its environment, whole.",
+    }),
+    limits: {
+      type: "object",
+      properties: {
+        memory: size("What it may allocate; 512 MiB where nothing is said, 64 MiB at least."),
+        cpu: { type: "number", exclusiveMinimum: 0, title: "a number", description: "Not supported yet." },
+        cpuTime: time("Processor time of all its threads. Counted in whole seconds."),
+        wallTime: time("Time from start to end."),
+        processes: whole([1, 4_194_304], "Processes and threads of a program; 64 where nothing is said."),
+        files: whole([32, 65_536], "Open descriptors; 256 where nothing is said."),
+        fileSize: size("How large it can make one file; 64 MiB where nothing is said."),
+      },
+      additionalProperties: false,
+      title: "limits by their names",
+    },
+    allowUnenforced: {
+      type: "array",
+      items: oneOf(GUARANTEES),
+      title: "a list of guarantees",
+      description: "Guarantees without which it may start, where this machine cannot keep them.",
+    },
+    promises: string("^[a-z_ ]*$", {
+      title: "words of pledge(2) with spaces between",
+      description: "What it keeps to of all that is granted, such as stdio rpath. Without it, nothing is taken.",
+    }),
+    unveil: record(
+      "^[^\\u0000]+$",
+      string("^(?!.*(.).*\\1)[rwxc]+$", { title: "some of the letters rwxc, once each" }),
+      {
+        title: "paths, each with letters of rwxc",
+        description: "What it may do beneath more paths: read, write, execute, create and remove.",
+      },
+    ),
+    onBreak: oneOf(["kill", "errno"], "What becomes of it when it breaks a promise; errno where nothing is said."),
   },
-  { additionalProperties: false },
-);
-const check = Compile(Schema);
+  additionalProperties: false,
+  title: "a sandbox",
+  description: "What an actor or a program may do beyond nothing.",
+} as const;
 
-/** What an actor may do beyond nothing. Plain data. */
+/** What an actor may do beyond nothing. Plain data, which JSON can hold. */
 export interface Sandbox {
-  /** Files and directories it may read, seen inside at the same path. */
+  /** Files and directories it may read, seen inside at the same path; within one that it may write, they stay as they are. */
   readonly read?: readonly string[];
   /** Files and directories it may read and write. */
   readonly write?: readonly string[];
@@ -54,7 +122,7 @@ export interface Sandbox {
     /** What it may allocate beyond an idle Bun: `"256 MiB"`, or bytes. 512 MiB where nothing is said, 64 MiB at least. */
     readonly memory?: string | number;
     /** Share of a processor. Not supported yet: throws. */
-    readonly cpu?: string | number;
+    readonly cpu?: number;
     /** Processor time of all its threads: `"5 s"`, or seconds. Counted in whole seconds. */
     readonly cpuTime?: string | number;
     /** Time from start to end: `"30 s"`, `"500 ms"`, or seconds. */
@@ -68,22 +136,110 @@ export interface Sandbox {
   };
   /** Guarantees without which it may start, where this machine cannot keep them. */
   readonly allowUnenforced?: readonly Guarantee[];
+  /**
+   * What it keeps to of all that is granted, in the words of `pledge(2)`: `"stdio rpath"`. Nothing is taken where this is left out, nearly
+   * everything where it is empty.
+   */
+  readonly promises?: string;
+  /**
+   * More paths, each with what may be done there and beneath: `r`ead, `w`rite, e`x`ecute, `c`reate, rename and remove. What `read` grants is
+   * `"r"`, and `write` `"rwc"`. Less than what is granted above throws: `read` can take there, this cannot.
+   */
+  readonly unveil?: Readonly<Record<string, string>>;
+  /** What becomes of it when it breaks a promise. `"errno"` where nothing is said: the call fails with EPERM. */
+  readonly onBreak?: "kill" | "errno";
 }
+
+/** For whom a policy is made. */
+export type Kind = "actor" | "program";
 
 const MIB = 2 ** 20;
 const LEAST_MEMORY = 64 * MIB;
 
-/** The policy of a sandbox: checked, complete, its paths real. Throws TypeError, RangeError or the SystemError of a path. */
-export function policyOf(sandbox: Sandbox = {}, of: "actor" | "program" = "actor"): Policy {
-  if (!check.Check(sandbox)) {
-    const [first] = check.Errors(sandbox);
-    const where = first === undefined ? "" : first.instancePath.slice(1).replaceAll("/", ".");
-    throw new TypeError(
-      `Cannot use this sandbox: ${where || "it"} ${first?.message === "schema is false" ? "is no word of it" : (first?.message ?? "is not one")}`,
-    );
+/**
+ * A copy of a sandbox of which every word is checked, though no path is looked up. Throws TypeError or RangeError with the place of what is
+ * wrong: keys that there are not, null and undefined, and what is not plain data, for that could be one thing when it is checked and another
+ * one when it is used.
+ */
+export function checked(value: unknown): Sandbox {
+  const copy = plain(value);
+  if (!Check(SCHEMA, copy)) {
+    const [, [first]] = Errors(SCHEMA, copy);
+    throw wrong(stepsOf(first?.instancePath ?? ""), copy);
   }
-  const limits = sandbox.limits ?? {};
-  if (of === "actor") refuseOfActors(sandbox);
+  const sandbox = copy as Sandbox & { $schema?: string };
+  delete sandbox.$schema;
+  for (const rule of sandbox.net ?? []) parseRule(rule);
+  if (sandbox.promises !== undefined) parsePromises(sandbox.promises);
+  limitsOf(sandbox.limits, "program");
+  return sandbox;
+}
+
+/** A part of the schema, as far as it is walked. */
+interface Part {
+  readonly title?: string;
+  readonly properties?: Readonly<Record<string, Part>>;
+  readonly patternProperties?: Readonly<Record<string, Part>>;
+  readonly items?: Part;
+}
+
+/** What is wrong in a place, in the words of the schema for it. */
+function wrong(at: Steps, sandbox: unknown): TypeError {
+  let value = sandbox;
+  let schema = SCHEMA as Part;
+  for (const [depth, step] of at.entries()) {
+    const { properties, patternProperties, items } = schema;
+    const next =
+      properties?.[step] ?? Object.entries(patternProperties ?? {}).find(([key]) => RegExp(key).test(step))?.[1];
+    if (next === undefined && items === undefined) {
+      const known = Object.keys(properties ?? {});
+      const why = known.length > 0 ? `there is no such key${suggestion(step, known)}` : `expected ${schema.title}`;
+      return refusal(at.slice(0, depth), `has ${JSON.stringify(step)}: ${why}`);
+    }
+    schema = next ?? items!;
+    value = (value as Record<string, unknown>)[step];
+  }
+  // What is in a variable may be a secret.
+  const shown = at[0] === "env" ? `a ${typeof value}` : shorten(Bun.inspect(value, { compact: true }));
+  return refusal(at, `is ${shown}: expected ${schema.title}`);
+}
+
+const shorten = (text: string) => (text.length > 60 ? `${text.slice(0, 60)}...` : text);
+
+/** The keys of a JSON Pointer. */
+function stepsOf(pointer: string): string[] {
+  const steps = pointer.split("/").slice(1);
+  return steps.map((step) => step.replaceAll("~1", "/").replaceAll("~0", "~"));
+}
+
+/** The policy of a sandbox: checked, complete, its paths real. Throws TypeError, RangeError or the SystemError of a path. */
+export function policyOf(sandbox: Sandbox = {}, of: Kind = "actor"): Policy {
+  const given = checked(sandbox);
+  if (of === "actor") refuseOfActors(given);
+  return completed(given, of, grantable);
+}
+
+/** A policy of what has been checked. @param real gives the path without symbolic links, or throws */
+export function completed(sandbox: Sandbox, of: Kind, real: (path: string) => string): Policy {
+  const asked = [...(sandbox.read ?? []), ...(sandbox.write ?? []), ...Object.keys(sandbox.unveil ?? {})];
+  const policy: Policy = {
+    read: (sandbox.read ?? []).map(real),
+    write: (sandbox.write ?? []).map(real),
+    run: [...(sandbox.run ?? [])],
+    net: [...(sandbox.net ?? [])],
+    env: { ...sandbox.env },
+    limits: limitsOf(sandbox.limits, of),
+    allowUnenforced: [...(sandbox.allowUnenforced ?? [])],
+    promises: sandbox.promises === undefined ? undefined : parsePromises(sandbox.promises),
+    unveil: Object.entries(sandbox.unveil ?? {}).map(([path, permissions]) => ({ path: real(path), permissions })),
+    onBreak: sandbox.onBreak ?? "errno",
+    names: asked.flatMap((path) => (resolve(path) === real(path) ? [] : [{ path: resolve(path), real: real(path) }])),
+  };
+  refuseTaking(policy);
+  return policy;
+}
+
+function limitsOf(limits: NonNullable<Sandbox["limits"]> = Object.create(null), of: Kind): Limits {
   if (limits.cpu !== undefined)
     throw new TypeError(
       "Cannot use limits.cpu: this version of caisson does not support it; limits.cpuTime bounds processor time",
@@ -91,23 +247,15 @@ export function policyOf(sandbox: Sandbox = {}, of: "actor" | "program" = "actor
   const memory = limits.memory === undefined ? 512 * MIB : sizeOf(limits.memory, "limits.memory");
   if (memory < LEAST_MEMORY)
     throw new RangeError(`Cannot limit memory to ${limits.memory}: Bun needs 64 MiB beside what it starts with`);
-  const cpuTime = limits.cpuTime === undefined ? undefined : seconds(limits.cpuTime, "limits.cpuTime");
-  const wallTime = limits.wallTime === undefined ? undefined : seconds(limits.wallTime, "limits.wallTime");
+  const cpuTime = limits.cpuTime === undefined ? undefined : secondsOf(limits.cpuTime, "limits.cpuTime");
+  const wallTime = limits.wallTime === undefined ? undefined : secondsOf(limits.wallTime, "limits.wallTime");
   return {
-    read: (sandbox.read ?? []).map(realPath),
-    write: (sandbox.write ?? []).map(realPath),
-    run: [...(sandbox.run ?? [])],
-    net: [...(sandbox.net ?? [])],
-    env: { ...sandbox.env },
-    limits: {
-      memory,
-      ...(cpuTime === undefined ? {} : { cpuTime }),
-      ...(wallTime === undefined ? {} : { wallTime: wallTime * 1000 }),
-      processes: limits.processes ?? (of === "actor" ? 1 : 64),
-      files: limits.files ?? 256,
-      fileSize: limits.fileSize === undefined ? 64 * MIB : sizeOf(limits.fileSize, "limits.fileSize"),
-    },
-    allowUnenforced: [...(sandbox.allowUnenforced ?? [])],
+    memory,
+    ...(cpuTime === undefined ? {} : { cpuTime }),
+    ...(wallTime === undefined ? {} : { wallTime: wallTime * 1000 }),
+    processes: limits.processes ?? (of === "actor" ? 1 : 64),
+    files: limits.files ?? 256,
+    fileSize: limits.fileSize === undefined ? 64 * MIB : sizeOf(limits.fileSize, "limits.fileSize"),
   };
 }
 
@@ -122,46 +270,29 @@ function refuseOfActors({ run, net, limits }: Sandbox): void {
 }
 
 /** The absolute path without symbolic links. Those of the kernel's own file systems are no files to grant. */
-function realPath(path: string): string {
+function grantable(path: string): string {
   const real = realpathSync(resolve(path));
   for (const own of ["/proc", "/sys", "/dev"]) {
     if (real === own || real.startsWith(`${own}/`))
       throw new TypeError(`Cannot grant ${path}: ${own} belongs to the kernel`);
   }
   // Bun looks for its settings in the directory that it starts in, and would run what they say before any door is closed.
-  if (dirname(real) === "/" && !statSync(real).isDirectory())
+  if ([real, resolve(path)].some((each) => dirname(each) === "/") && !statSync(real).isDirectory())
     throw new TypeError(`Cannot grant ${path}: a file of / itself could configure Bun`);
   if (real === "/") throw new TypeError("Cannot grant /: name the directories that are meant");
   return real;
 }
 
-const SIZES: Readonly<Record<string, number>> = {
-  B: 1,
-  kB: 1000,
-  KiB: 1024,
-  MB: 1e6,
-  MiB: MIB,
-  GB: 1e9,
-  GiB: 2 ** 30,
-};
-const TIMES: Readonly<Record<string, number>> = { ms: 0.001, s: 1, min: 60, h: 3600 };
-
-/** A size in bytes, at least one: to the kernel, none is often no limit. */
-export function sizeOf(amount: string | number, what: string): number {
-  return Math.max(1, Math.floor(quantity(amount, SIZES, what)));
+/** The absolute path without symbolic links, of what is there and of what is not there yet. */
+export function located(path: string): string {
+  const absolute = resolve(path);
+  try {
+    return realpathSync(absolute);
+  } catch (error) {
+    // A link to nothing leads to wherever its target will be.
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT" || isLink(absolute)) throw error;
+    return join(located(dirname(absolute)), basename(absolute));
+  }
 }
 
-/** A time in seconds. */
-function seconds(amount: string | number, what: string): number {
-  return quantity(amount, TIMES, what);
-}
-
-function quantity(amount: string | number, units: Readonly<Record<string, number>>, what: string): number {
-  const expected = `a number and one of ${Object.keys(units).join(", ")} is expected`;
-  const [, digits, unit] = typeof amount === "number" ? [] : (/^(\d+(?:\.\d+)?) ?([A-Za-z]+)$/.exec(amount) ?? []);
-  const factor = typeof amount === "number" ? 1 : Object.hasOwn(units, unit ?? "") ? units[unit!] : undefined;
-  const value = typeof amount === "number" ? amount : Number(digits) * (factor ?? Number.NaN);
-  if (!(value > 0) || !Number.isFinite(value))
-    throw new RangeError(`Cannot use ${JSON.stringify(amount)} as ${what}: ${expected}`);
-  return value;
-}
+const isLink = (path: string) => lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true;

@@ -1,6 +1,6 @@
 /** TypeBox schemas as checks at the host's edge. */
 import type { TSchema } from "typebox";
-import { Compile } from "typebox/compile";
+import { Compile } from "typebox/schema";
 import { SchemaMismatch } from "./error.ts";
 
 const checkers = new WeakMap<TSchema, (value: unknown) => unknown>();
@@ -12,7 +12,7 @@ export function checkerOf(schema: TSchema): (value: unknown) => unknown {
     const compiled = Compile(schema);
     checker = (value) => {
       if (compiled.Check(value)) return value;
-      const [first] = compiled.Errors(value);
+      const [, [first]] = compiled.Errors(value);
       throw new SchemaMismatch(first?.instancePath ?? "", first?.message ?? "does not match the schema");
     };
     checkers.set(schema, checker);

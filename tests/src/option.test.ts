@@ -60,7 +60,9 @@ describe("a TypeError names what is wrong", () => {
   test("with arguments of a program that are none", async () => {
     for (const argv of ["ls", null, ["true", 5]])
       expect(await refusal(() => run(argv as never))).toContain("an array of strings is expected");
-    expect(await refusal(() => run(["true"], { sandbox: { red: [] } as never }))).toContain("red is no word of it");
+    expect(await refusal(() => run(["true"], { sandbox: { red: [] } as never }))).toContain(
+      'it has "red": there is no such key; did you mean read?',
+    );
   });
 
   test.each<[string, () => unknown]>([
