@@ -35,10 +35,13 @@ export class Calls {
   /** Null for a call that was given up: its number stays taken until the actor answers. */
   readonly #inFlight = new Map<number, Pending | null>();
   readonly #waiting = new Set<Pending>();
+  readonly #onThrew: ((error: unknown) => void) | undefined;
   #next = 0;
 
-  constructor(link: Link) {
+  /** @param onThrew is told what a call rejects with that the actor answered so, before it does */
+  constructor(link: Link, onThrew?: (error: unknown) => void) {
     this.#link = link;
+    this.#onThrew = onThrew;
   }
 
   get inFlight(): number {
@@ -99,8 +102,10 @@ export class Calls {
     else {
       const value = open(bytes, body + 5, end, capabilities);
       pending.disarm?.();
-      if (kind === "THREW") pending.reject(value);
-      else settle(pending, value, capabilities);
+      if (kind === "THREW") {
+        this.#onThrew?.(value);
+        pending.reject(value);
+      } else settle(pending, value, capabilities);
     }
     this.#inFlight.delete(id);
   }

@@ -4,6 +4,7 @@ import { self } from "../syscalls/kernel.ts";
 import { fileStatus, open, statusFlags } from "../syscalls/linux/file.ts";
 import { O } from "../syscalls/linux/numbers.ts";
 import type { Connection } from "./connection.ts";
+import type { Denials } from "./denials.ts";
 import { ProtocolViolation } from "./error.ts";
 
 /** What may be done with a file. */
@@ -49,7 +50,8 @@ export const NETWORK = MODES.length;
 export abstract class Source {
   /** How the lane marks the descriptor. */
   abstract readonly tag: number;
-  abstract open(): Descriptor;
+  /** @param to where to tell what is refused to who gets it */
+  abstract open(to?: Denials): Descriptor;
 }
 
 /** A file of the host that was named. It is opened when it is sent, each time anew; here it can be read like `Bun.file`. */

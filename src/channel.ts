@@ -20,6 +20,8 @@ export interface Hooks {
   onFailed?(error: unknown): void;
   /** Host: the actor ends because of this error. */
   onUncaught?(error: unknown): void;
+  /** Host: a call rejects with this, which the actor answered. */
+  onThrew?(error: unknown): void;
   /** Actor: the code to load. */
   onStart?(options: unknown, source: Uint8Array): void;
   /** Actor: answers a call with what this returns, throws or resolves to. */
@@ -73,7 +75,7 @@ export class Channel {
     this.#transport = transport;
     this.#link = new Link(transport, options);
     this.#splitter = new Splitter(this.#link.limits.frameBytes, (bytes, start, end) => this.#accept(bytes, start, end));
-    this.#calls = new Calls(this.#link);
+    this.#calls = new Calls(this.#link, (error) => this.#hooks.onThrew?.(error));
     this.#answers = new Answers(this.#link, (name, args, call) => this.#hooks.onCall?.(name, args, call));
     this.#sender = new Sender(this.#link);
     this.#receiver = new Receiver(this.#link, (error) => this.#fail(error));

@@ -1,21 +1,23 @@
 /** `caisson exec`: a program in a sandbox, with a terminal of its own on that of whoever runs it, or with their streams. */
 import { existsSync, fstatSync } from "node:fs";
 import { constants } from "node:os";
-import { relative, resolve } from "node:path";
+import { resolve } from "node:path";
 import { isatty } from "node:tty";
 import { NotRunnable, type Policy } from "../platform/index.ts";
 import { Descriptor } from "../syscalls/descriptor.ts";
 import { SystemError } from "../syscalls/error.ts";
 import { self } from "../syscalls/kernel.ts";
 import { makePipe } from "../syscalls/linux/file.ts";
-import { Denials } from "./denials.ts";
+import { denials } from "./denials.ts";
 import { type ExecOptions, exec, type SandboxedProcess } from "./exec.ts";
 import { exitOf } from "./exit.ts";
 import { inFlags, type ProgramCommand, UsageError } from "./flags.ts";
 import { Foreground } from "./foreground.ts";
-import { bind, type Mount, tmpfs } from "./mounts.ts";
+import { grantsOf, startFrom } from "./grant.ts";
+import { bind, directory, type Mount, tmpfs } from "./mounts.ts";
 import { Pipe } from "./pipe.ts";
 import type { Pty } from "./pty.ts";
+import { lastOf, report } from "./report.ts";
 import { parseRule } from "./rule.ts";
 import { policyOf, type Sandbox } from "./sandbox.ts";
 import { ScreenText } from "./screen.ts";
@@ -35,8 +37,11 @@ export async function command(given: ProgramCommand): Promise<number> {
   if (fstatSync(0).isDirectory()) throw new UsageError("Cannot pass on a directory as standard input");
   const ending = new Asked();
   const onTerminal = !given.plain && isatty(0) && isatty(1);
-  const denials = new Denials(policy.net.map(parseRule), { atOnce: !onTerminal });
-  const options = { ...optionsOf(given, policy, onTerminal), signal: ending.over, onDecision: denials.take };
+  // On a terminal it would be drawn over: there it is told in the end.
+  const held: string[] = [];
+  const events = denials();
+  const telling = report(events, onTerminal ? (text) => void held.push(text) : say);
+  const options = { ...optionsOf(given, policy, onTerminal), signal: ending.over };
   let ran: Ran;
   try {
     ran = onTerminal ? await withTerminal(given.argv, options, ending) : await withStreams(given.argv, options, ending);
@@ -45,7 +50,10 @@ export async function command(given: ProgramCommand): Promise<number> {
     if (error instanceof NotRunnable) return await notRunnable(error);
     return await noSandbox(nowhere(error, options.cwd) ?? error);
   }
-  await denials.tell();
+  await lastOf(ran.program.denials);
+  events.end();
+  await telling;
+  for (const text of held) await say(text);
   return await codeOf(ran, policy, ending);
 }
 
@@ -99,7 +107,7 @@ function policyIn(sandbox: Sandbox): Policy {
 }
 
 function optionsOf(
-  { sandbox, tmp, cwd }: ProgramCommand,
+  { sandbox, tmp, cwd, observe = false }: ProgramCommand,
   policy: Policy,
   onTerminal: boolean,
 ): ExecOptions & { readonly cwd: string } {
@@ -112,14 +120,9 @@ function optionsOf(
   const { TERM } = process.env;
   const env = { ...(onTerminal && TERM !== undefined ? { TERM } : {}), ...sandbox.env };
   if (onTerminal && env.TERM !== undefined) files.push(...descriptionOf(env.TERM));
-  return { sandbox: { ...sandbox, env }, files, cwd: cwd === undefined ? directoryIn(policy) : resolve(cwd) };
-}
-
-/** Our working directory, if a grant shows it: one above it, or one in it. */
-function directoryIn({ read, write }: Policy): string {
-  const here = process.cwd();
-  const within = (path: string, directory: string) => !/^\.\.(?:\/|$)/.test(relative(directory, path));
-  return [...read, ...write].some((grant) => within(here, grant) || within(grant, here)) ? here : "/";
+  const place = cwd === undefined ? startFrom(process.cwd(), [...grantsOf(policy).keys(), ...policy.run]) : undefined;
+  if (place?.made === true) files.push(directory(place.directory));
+  return { sandbox: { ...sandbox, env }, files, observe, cwd: place?.directory ?? resolve(cwd ?? "/") };
 }
 
 /** What a terminal of this type can do, as terminfo(5) has it: full-screen programs begin by reading that. */

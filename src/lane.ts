@@ -5,6 +5,7 @@ import { self } from "../syscalls/kernel.ts";
 import { MSG } from "../syscalls/linux/constants.ts";
 import { receiveDescriptors, sendDescriptors } from "../syscalls/linux/socket.ts";
 import { OpenFile, receiveFile, Source } from "./capability.ts";
+import type { Denials } from "./denials.ts";
 import { ProtocolViolation } from "./error.ts";
 import type { Descriptors } from "./frame.ts";
 
@@ -16,6 +17,8 @@ export class DescriptorLane implements Descriptors {
   /** Arrived, and named by no frame so far. */
   readonly #waiting: Disposable[] = [];
   readonly #accept: (descriptor: number, tag: number) => Disposable;
+  /** Of the actor at the other end. */
+  denials: Denials | undefined;
 
   /** @param accept takes a descriptor in, or closes it and throws ProtocolViolation */
   constructor(socket: number, accept: (descriptor: number, tag: number) => Disposable = receiveFile) {
@@ -32,7 +35,7 @@ export class DescriptorLane implements Descriptors {
     try {
       const numbers = capabilities.map((capability) => {
         if (capability instanceof OpenFile) return capability.descriptor;
-        const descriptor = (capability as Source).open();
+        const descriptor = (capability as Source).open(this.denials);
         opened.push(descriptor);
         return descriptor.number;
       });

@@ -1,12 +1,12 @@
 /** The network as a capability: who is handed it asks, and this process decides and reaches (docs/wire.md). */
-import { Type } from "typebox";
 import { Descriptor } from "../syscalls/descriptor.ts";
 import { self } from "../syscalls/kernel.ts";
 import { MSG, SOCK } from "../syscalls/linux/constants.ts";
 import { sendDescriptors, socketPair } from "../syscalls/linux/socket.ts";
 import { NETWORK, type NetworkCapability, Source } from "./capability.ts";
 import { type Connection, connection } from "./connection.ts";
-import type { Gate } from "./decision.ts";
+import { EgressDenied, type Gate } from "./decision.ts";
+import type { Denials } from "./denials.ts";
 import { type Egress, type EgressOptions, egress } from "./egress.ts";
 import { frame, MOST_WISH, readValue, TAKEN, type Wish } from "./exchange.ts";
 import { Fetcher, farewell, mistake, refusal } from "./fetcher.ts";
@@ -14,6 +14,7 @@ import { serveTunnel } from "./proxy.ts";
 import { Reach } from "./reach.ts";
 import { parseTarget } from "./rule.ts";
 import { checkerOf } from "./schema.ts";
+import { denialOf } from "./verdict.ts";
 
 export interface NetworkOptions extends EgressOptions {
   /** Certificates of authorities, in PEM, that `fetch` trusts in place of the usual ones. */
@@ -48,11 +49,11 @@ export class Network extends Source implements NetworkCapability {
   }
 
   /** The end to hand over; this one is served. */
-  override open(): Descriptor {
+  override open(to?: Denials): Descriptor {
     if (this.#closed) throw new Error("Cannot hand over a network that is closed");
     const [mine, theirs] = socketPair(self, SOCK.SEQPACKET);
     using end = new Descriptor(theirs);
-    const grant = new Grant(new Descriptor(mine), this.#egress, this.#fetcher);
+    const grant = new Grant(new Descriptor(mine), this.#egress, { fetcher: this.#fetcher, denials: to });
     this.#grants.add(grant);
     void grant.ended.then(() => this.#grants.delete(grant));
     return new Descriptor(end.take());
@@ -91,20 +92,21 @@ const SHUT_RD = 0;
 /** Streams in use at once of one that was handed a network; whoever wants more waits. */
 const MOST_STREAMS = 64;
 
-const checkWish = checkerOf(
-  Type.Union([
-    Type.Object({ connect: Type.String() }, { additionalProperties: false }),
-    Type.Object(
-      {
-        fetch: Type.String(),
-        method: Type.String(),
-        headers: Type.Array(Type.Tuple([Type.String(), Type.String()])),
-        body: Type.Boolean(),
-      },
-      { additionalProperties: false },
-    ),
-  ]),
-);
+const string = { type: "string" } as const;
+const header = { type: "array", items: [string, string], additionalItems: false, minItems: 2 } as const;
+const wish = (properties: Readonly<Record<string, object>>) => ({
+  type: "object",
+  required: Object.keys(properties),
+  properties,
+  additionalProperties: false,
+});
+
+const checkWish = checkerOf({
+  anyOf: [
+    wish({ connect: string }),
+    wish({ fetch: string, method: string, headers: { type: "array", items: header }, body: { type: "boolean" } }),
+  ],
+});
 
 /** One that was handed a network, taken to be hostile. What the protocol does not allow ends it, and all its streams. */
 class Grant {
@@ -114,14 +116,20 @@ class Grant {
   readonly #queue: Descriptor;
   readonly #egress: Egress;
   readonly #fetcher: Fetcher;
+  readonly #denials: Denials | undefined;
   readonly #streams = new Set<Connection>();
   /** Resolves when there is one stream less. */
   #room: PromiseWithResolvers<void> | undefined;
 
-  constructor(queue: Descriptor, egress: Egress, fetcher: Fetcher) {
+  constructor(
+    queue: Descriptor,
+    egress: Egress,
+    { fetcher, denials }: { readonly fetcher: Fetcher; readonly denials: Denials | undefined },
+  ) {
     this.#queue = queue;
     this.#egress = egress;
     this.#fetcher = fetcher;
+    this.#denials = denials;
     this.ended = this.#end.promise;
     try {
       // Nobody reads here, so nobody shall fill it: descriptors under way count against the host's user.
@@ -175,7 +183,7 @@ class Grant {
       }
       if (this.#queue.closed) return held.close();
       this.#offer();
-      this.#egress.accept(held, (client, gate) => this.#serve(client, gate, wish));
+      this.#egress.accept(held, (client, gate) => this.#serve(client, this.#told(gate), wish));
     } catch {
       // No wish at all, or nobody there who would hear of it.
       stream?.close();
@@ -194,6 +202,32 @@ class Grant {
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /** The gate, with whose refusals it is. */
+  #told(gate: Gate): Gate {
+    const denials = this.#denials;
+    if (denials === undefined) return gate;
+    const tell = (error: unknown) => {
+      if (error instanceof EgressDenied && denials.wanted)
+        denials.report(denialOf(error.decision, { actor: denials.actor, kind: "actor" }));
+    };
+    return {
+      limits: gate.limits,
+      reach: async (...asked) => {
+        try {
+          return await gate.reach(...asked);
+        } catch (error) {
+          tell(error);
+          throw error;
+        }
+      },
+      deny: (decision) => {
+        const error = gate.deny(decision);
+        tell(error);
+        return error;
+      },
+    };
   }
 
   async #serve(client: Connection, gate: Gate, wish: Wish): Promise<void> {

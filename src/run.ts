@@ -1,16 +1,18 @@
 /** `caisson run`: a script in a sandbox, with the standard streams of whoever runs it. */
-import { accessSync, closeSync, constants as file, fstatSync, openSync, statSync } from "node:fs";
+import { closeSync, constants as file, fstatSync, openSync, statSync } from "node:fs";
 import { constants } from "node:os";
 import { resolve } from "node:path";
 import { isatty } from "node:tty";
-import { type Enforcement, type Policy, platform } from "../platform/index.ts";
+import { type Policy, platform } from "../platform/index.ts";
 import { type Actor, start } from "./actor.ts";
 import { bundle, scriptScope } from "./bundle.ts";
-import { type Entry, explain } from "./denial.ts";
-import { describeDenial } from "./denials.ts";
+import { describeDenial, isDenied } from "./denial.ts";
+import { denials } from "./denials.ts";
 import { ActorExit, LimitExceeded } from "./error.ts";
 import type { Exit } from "./exit.ts";
 import { type Command, inFlags, UsageError } from "./flags.ts";
+import { grantsOf } from "./grant.ts";
+import { lastOf, report } from "./report.ts";
 import { policyOf, type Sandbox } from "./sandbox.ts";
 import { CODE, ENDINGS, type Ending, KILLED, messageOf, noOutput, noSandbox, outOfTime } from "./status.ts";
 import { passThrough, say } from "./terminal.ts";
@@ -19,19 +21,18 @@ import { passThrough, say } from "./terminal.ts";
 const CRASHES: ReadonlySet<string> = new Set(["SIGILL", "SIGTRAP", "SIGABRT", "SIGSEGV", "SIGBUS"]);
 
 /** Runs a script, and returns the exit code that a shell expects. Throws UsageError before anything is started. */
-export async function run({ script, args, sandbox }: Command): Promise<number> {
+export async function run({ script, args, sandbox, observe = false }: Command): Promise<number> {
   const path = resolve(script);
   if (!statSync(path, { throwIfNoEntry: false })?.isFile())
     throw new UsageError(`Cannot run ${script}: there is no such file`);
   const policy = policyIn(sandbox);
-  let enforcement: Enforcement;
   try {
-    enforcement = platform.enforcement(policy);
+    platform.enforcement(policy);
   } catch (error) {
     return await noSandbox(error);
   }
   try {
-    await bundle(path, scriptScope(path, [...policy.read, ...policy.write]));
+    await bundle(path, scriptScope(path, [...grantsOf(policy).keys()]));
   } catch (error) {
     await say(messageOf(error));
     return CODE.uncaught;
@@ -46,15 +47,18 @@ export async function run({ script, args, sandbox }: Command): Promise<number> {
     });
   }
   let exit: Exit;
+  const events = observe ? denials() : undefined;
+  const telling = events && report(events, say);
   try {
     using input = openInput();
     const actor = await start<unknown, unknown>(
       path,
-      { sandbox, stdout: "pipe", stderr: "pipe", signal: ending.signal },
+      { sandbox, stdout: "pipe", stderr: "pipe", signal: ending.signal, observe },
       { argv: args, stdin: input.descriptor },
     );
     const lost = passBoth(actor);
     exit = await actor.exited;
+    if (observe) await lastOf(actor.denials);
     // Whoever interrupts does not want the rest.
     const failure = received === undefined ? await lost : undefined;
     if (failure !== undefined) return await noOutput(failure.error, "script");
@@ -64,8 +68,10 @@ export async function run({ script, args, sandbox }: Command): Promise<number> {
     else if (received !== undefined) exit = { reason: "killed" };
     else return await noSandbox(error);
   }
+  events?.end();
+  await telling;
   if (received !== undefined) return CODE.signal + constants.signals[received];
-  return await report(exit, { policy, enforcement });
+  return await conclude(exit, { policy, observe });
 }
 
 /** Passes on what the script prints, to its last byte. Where nobody takes it, ends the script and resolves to what went wrong. */
@@ -100,19 +106,17 @@ function openInput(): Disposable & { readonly descriptor: number } {
 }
 
 /** Says how the script ended, where its code does not, and returns our own. */
-async function report(
+async function conclude(
   exit: Exit,
-  { policy, enforcement }: { policy: Policy; enforcement: Enforcement },
+  { policy, observe }: { readonly policy: Policy; readonly observe: boolean },
 ): Promise<number> {
   switch (exit.reason) {
     case "returned":
       return exit.code;
     case "threw": {
       await say(`Uncaught ${describe(exit.error)}`);
-      const denial = explain(exit.error, { policy, enforcement, directory: process.cwd(), look });
-      if (denial !== undefined) {
-        await say(`\n${describeDenial(denial)}`);
-      }
+      // Where all are told of, this one was.
+      if (isDenied(exit.error) && !observe) await say(`\n${describeDenial(exit.error.denial)}`);
       return CODE.uncaught;
     }
     case "signal": {
@@ -152,23 +156,4 @@ function plain(value: unknown): string {
 
 function oneLine(text: string): string {
   return text.replaceAll("\n", "\\n");
-}
-
-/** What the host has at a path. The files of root are those of root's sandboxes, which have no power over the files of others. */
-function look(path: string): Entry | undefined {
-  const stat = statSync(path, { throwIfNoEntry: false });
-  if (stat === undefined) return undefined;
-  if (process.geteuid!() === 0) {
-    const mode = stat.uid === 0 ? stat.mode >> 6 : stat.mode;
-    return { readable: (mode & 4) !== 0, writable: (mode & 2) !== 0 };
-  }
-  const may = (mode: number) => {
-    try {
-      accessSync(path, mode);
-      return true;
-    } catch {
-      return false;
-    }
-  };
-  return { readable: may(file.R_OK), writable: may(file.W_OK) };
 }
