@@ -1,6 +1,7 @@
 /** What is written behind `caisson run` and `caisson exec`, as a sandbox and what runs in it. */
 import { parseArgs } from "node:util";
 import type { Sandbox } from "./sandbox.ts";
+import { suggestion } from "./suggestion.ts";
 
 /** The caller wrote what cannot be understood, or asked for what there is not. Nothing has happened. */
 export class UsageError extends Error {
@@ -13,6 +14,12 @@ export interface Command {
   /** What the script finds in `process.argv` behind its own name. */
   readonly args: readonly string[];
   readonly sandbox: Sandbox;
+  /** The file of a policy, to which the sandbox is added. */
+  readonly policy?: string;
+  /** Nothing is refused, and what would be is told. */
+  readonly audit?: true;
+  /** What its walls refuse is told as it happens. */
+  readonly observe?: boolean;
 }
 
 /** `caisson exec`. */
@@ -20,9 +27,15 @@ export interface ProgramCommand {
   /** The program, and its arguments. */
   readonly argv: readonly string[];
   readonly sandbox: Sandbox;
+  /** The file of a policy, to which the sandbox is added. */
+  readonly policy?: string;
+  /** Nothing is refused, and what would be is told. */
+  readonly audit?: true;
   /** The size of a file system in memory on `/tmp`. */
   readonly tmp?: string | number;
   readonly cwd?: string;
+  /** What its walls refuse is told as it happens. */
+  readonly observe?: boolean;
   /** No terminal of its own: what it prints comes as lines. */
   readonly plain: boolean;
 }
@@ -51,6 +64,12 @@ interface Draft {
   readonly net: string[];
   readonly env: Record<string, string>;
   readonly limits: Limits;
+  unveil?: Record<string, string>;
+  promises?: string;
+  onBreak?: NonNullable<Sandbox["onBreak"]>;
+  policy?: string;
+  observe?: boolean;
+  audit?: true;
   tmp?: string | number;
   cwd?: string;
   plain?: boolean;
@@ -77,11 +96,11 @@ const limit =
   };
 
 const once =
-  (name: "tmp" | "cwd"): Flag["take"] =>
+  (name: "tmp" | "cwd" | "policy" | "promises"): Flag["take"] =>
   (draft, value) => {
     if (draft[name] !== undefined) throw new UsageError(`Cannot use --${name} twice`);
     if (name === "tmp") draft.tmp = amount(value);
-    else draft.cwd = value;
+    else draft[name] = value;
   };
 
 const refused = (flag: string, value: string, instead: string): Flag => ({
@@ -98,6 +117,11 @@ const NO_NET = "a script has no network: fetch outside, and hand in what came by
 
 /** Everything that may be granted to a script and to a program. A new grant is one entry here. */
 const BOTH = {
+  policy: {
+    value: "file",
+    help: "a sandbox as JSON, to which flags add; its relative paths\nbegin where it is",
+    take: once("policy"),
+  },
   read: {
     value: "path,...",
     help: "files and directories it may read, at the same path",
@@ -137,6 +161,45 @@ const BOTH = {
     help: "time from its start to its end, such as 30s or 500ms",
     take: limit("wallTime"),
   },
+  unveil: {
+    value: "path:rwxc",
+    help: "a path, and what may be done there: r reads, w writes to\nwhat is there, x executes, c creates and removes",
+    take(draft, value) {
+      const [, path, letters] = /^(.+):([rwxc]+)$/s.exec(value) ?? [];
+      if (path === undefined)
+        throw new UsageError(`Cannot use --unveil=${value}: a path and letters of rwxc are expected, as in /srv:rw`);
+      draft.unveil ??= Object.create(null) as Record<string, string>;
+      if (path in draft.unveil) throw new UsageError(`Cannot use --unveil=${path} twice`);
+      draft.unveil[path] = letters!;
+    },
+  },
+  promises: {
+    value: "words",
+    help: 'keeps it to these, out of all that is granted, as in\n--promises="stdio rpath"',
+    take: once("promises"),
+  },
+  "on-break": {
+    value: "end",
+    help: "what happens where it breaks one: kill, or errno, as\nwhere nothing is said",
+    take(draft, value) {
+      if (value !== "kill" && value !== "errno")
+        throw new UsageError(`Cannot use --on-break=${value}: kill or errno is expected`);
+      if (draft.onBreak !== undefined) throw new UsageError("Cannot use --on-break twice");
+      draft.onBreak = value;
+    },
+  },
+  observe: {
+    help: "tells of what is refused, as it happens; what it is not\nshown is none of that, it is not there",
+    take(draft) {
+      draft.observe = true;
+    },
+  },
+  audit: {
+    help: "runs it WITHOUT a sandbox, and tells what one with these\ngrants would have refused: not for what you do not trust",
+    take: (draft) => {
+      draft.audit = true;
+    },
+  },
 } satisfies Flags;
 
 /** What may be granted to a script. */
@@ -148,6 +211,7 @@ export const FLAGS: Flags = {
 
 /** What may be granted to a program, and how it is shown. */
 export const PROGRAM_FLAGS: Flags = {
+  policy: BOTH.policy,
   read: BOTH.read,
   write: BOTH.write,
   run: {
@@ -175,6 +239,11 @@ export const PROGRAM_FLAGS: Flags = {
   memory: { ...BOTH.memory, help: "what each process may allocate; or else 512MiB" },
   "cpu-time": { ...BOTH["cpu-time"], help: "processor time of each process, in whole seconds" },
   "wall-time": BOTH["wall-time"],
+  unveil: BOTH.unveil,
+  promises: BOTH.promises,
+  "on-break": BOTH["on-break"],
+  observe: BOTH.observe,
+  audit: BOTH.audit,
   processes: {
     value: "number",
     help: "processes and threads, of all that it starts; or else 64",
@@ -211,8 +280,15 @@ export function commandOf(args: readonly string[], env: Environment): Command | 
   const [script, ...rest] = parsed.rest;
   if (script === undefined)
     throw new UsageError("Cannot run nothing: the path of a script is expected, as in caisson run script.ts");
-  const { read, write, env: own, limits } = parsed.draft;
-  return { script, args: rest, sandbox: sandboxOf({ read, write, env: own, limits }) };
+  const { policy, observe, audit, run: _run, net: _net, ...sandbox } = parsed.draft;
+  return {
+    script,
+    args: rest,
+    sandbox: sandboxOf(sandbox),
+    ...(observe === undefined ? {} : { observe }),
+    ...(policy === undefined ? {} : { policy }),
+    ...(audit === undefined ? {} : { audit }),
+  };
 }
 
 /** `caisson exec`'s arguments. Returns undefined where help is asked for; throws UsageError. */
@@ -221,11 +297,14 @@ export function programCommandOf(args: readonly string[], env: Environment): Pro
   if (parsed === undefined) return undefined;
   if (parsed.rest.length === 0)
     throw new UsageError("Cannot run nothing: a program is expected, as in caisson exec -- ls -l");
-  const { tmp, cwd, plain = false, ...sandbox } = parsed.draft;
+  const { tmp, cwd, policy, observe, audit, plain = false, ...sandbox } = parsed.draft;
   return {
     argv: parsed.rest,
     sandbox: sandboxOf(sandbox),
     plain,
+    ...(observe === undefined ? {} : { observe }),
+    ...(policy === undefined ? {} : { policy }),
+    ...(audit === undefined ? {} : { audit }),
     ...(tmp === undefined ? {} : { tmp }),
     ...(cwd === undefined ? {} : { cwd }),
   };
@@ -309,23 +388,4 @@ function listOf(flag: string, value: string): string[] {
     .map((path) => path.replaceAll("\0", ","));
   if (paths.includes("")) throw new UsageError(`Cannot use --${flag}=${value}: one of its paths is empty`);
   return paths;
-}
-
-/** `; did you mean --read?`, where one of `known` is near. */
-export function suggestion(word: string, known: readonly string[]): string {
-  const bare = word.replace("--allow-", "--"); // as Deno has them
-  const [nearest] = known.map((each) => ({ each, far: distance(bare, each) })).toSorted((a, b) => a.far - b.far);
-  return nearest !== undefined && nearest.far <= Math.max(2, bare.length / 3) ? `; did you mean ${nearest.each}?` : "";
-}
-
-/** How many letters must be put in, left out or replaced to make one word of the other. */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (const [i, letter] of [...a].entries()) {
-    const next = [i + 1];
-    for (const [j, other] of [...b].entries())
-      next.push(Math.min(next[j]! + 1, row[j + 1]! + 1, row[j]! + (letter === other ? 0 : 1)));
-    row = next;
-  }
-  return row.at(-1)!;
 }

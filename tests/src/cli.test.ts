@@ -1,5 +1,5 @@
 // The command line as a user meets it: exit codes, streams, grants, and what is said when something is wrong.
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,6 +9,9 @@ import { coveredProc, namespaceRemedy, outerFilter, subordinateIds } from "../..
 import { describe as describeDiagnosis, diagnose, type Machine } from "../../src/doctor.ts";
 import { commandOf, UsageError } from "../../src/flags.ts";
 import { TerminalText } from "../../src/terminal.ts";
+
+// Whole processes, on machines that may be busy.
+setDefaultTimeout(20_000);
 
 const cli = fileURLToPath(new URL("../../src/cli.ts", import.meta.url));
 const directory = realpathSync(mkdtempSync(join(tmpdir(), "caisson-cli-")));
@@ -100,6 +103,53 @@ describe("caisson run", () => {
     expect(err).toContain("Caused by Error: the cause");
     expect(err).not.toContain("caisson denied");
   });
+
+  test("--observe tells of all that is refused, caught or not, and once", async () => {
+    const name = script(`
+      import { readFileSync } from "node:fs";
+      const read = (path: string) => { try { readFileSync(path); } catch {} };
+      read("/etc/passwd");
+      await fetch("http://203.0.113.5/").catch(() => {});
+      read("/etc/passwd");
+      console.log("end");
+      readFileSync("/etc/group");`);
+    const { code, out, err } = await caisson(["run", "--observe", name]);
+    expect({ code, out }).toEqual({ code: 1, out: "end\n" });
+    expect(err.match(/^caisson denied: .*$/gm)).toEqual([
+      "caisson denied: openat /etc/passwd",
+      "caisson denied: socket",
+      "caisson denied: openat /etc/group",
+    ]);
+    expect(err).toContain("to allow it: --read=/etc/group");
+    expect(err).toMatch(/^Uncaught .*\/etc\/group/m);
+    // The control: what it caught is its own affair, and what it ended by is told by its error.
+    const plain = await caisson(["run", name]);
+    expect(plain.err.match(/^caisson denied: .*$/gm)).toEqual(["caisson denied: open /etc/group"]);
+    expect(await caisson(["run", "--observe", script(`console.log("fine");`)])).toEqual({
+      code: 0,
+      out: "fine\n",
+      err: "",
+    });
+  }, 30_000);
+
+  test("--promises, --unveil and --on-break narrow a script", async () => {
+    writeFileSync(join(directory, "promised.txt"), "contents");
+    const name = script(`
+      import { readFileSync, writeFileSync } from "node:fs";
+      console.log(readFileSync("promised.txt", "utf8"));
+      try { writeFileSync("promised.txt", ""); } catch (error) { console.log(error.code); }
+      console.log("after");`);
+    const asked = (...flags: readonly string[]) => caisson(["run", ...flags, name]);
+    expect(await asked("--unveil=promised.txt:rw")).toEqual({ code: 0, out: "contents\nafter\n", err: "" });
+    writeFileSync(join(directory, "promised.txt"), "contents");
+    expect(await asked("--unveil=promised.txt:rw", "--promises=stdio rpath")).toMatchObject({
+      code: 0,
+      out: "contents\nEPERM\nafter\n",
+    });
+    expect(await asked("--unveil=promised.txt:r")).toMatchObject({ code: 0, out: "contents\nEROFS\nafter\n" });
+    const killed = await asked("--unveil=promised.txt:rw", "--promises=stdio rpath", "--on-break=kill");
+    expect({ code: killed.code > 128, out: killed.out }).toEqual({ code: true, out: "contents\n" });
+  }, 30_000);
 
   test("shows what is thrown by a timer, and what is no error", async () => {
     const name = script(`setTimeout(() => { throw { odd: 1 }; }, 1);`);
@@ -266,6 +316,110 @@ describe("caisson run", () => {
   });
 });
 
+describe("--policy", () => {
+  const kept = (name: string, policy: unknown) =>
+    writeFileSync(join(directory, name), typeof policy === "string" ? policy : JSON.stringify(policy));
+  mkdirSync(join(directory, "kept/data"), { recursive: true });
+  writeFileSync(join(directory, "kept/data/file"), "granted");
+  const reading = () =>
+    script(`console.log(require("fs").readFileSync(${JSON.stringify(join(directory, "kept/data/file"))}, "utf8"));`);
+
+  test("grants a script what the file says, by paths from where it is, and flags add to it", async () => {
+    kept("kept/read.json", { read: ["data"], env: { A: "1", B: "2" }, limits: { wallTime: "20 s" } });
+    const name = reading();
+    expect((await caisson(["run", name])).code).toBe(1);
+    expect(await caisson(["run", "--policy=kept/read.json", name])).toEqual({ code: 0, out: "granted\n", err: "" });
+    kept("kept/more.json", { env: { A: "1", B: "2" } });
+    const environment = script(
+      `console.log(JSON.stringify(process.env)); require("fs").readdirSync(${JSON.stringify(join(directory, "kept/data"))});`,
+    );
+    const { code, out } = await caisson([
+      "run",
+      "--policy=kept/more.json",
+      "--env=B=3",
+      "--read=kept/data",
+      environment,
+    ]);
+    expect([code, JSON.parse(out)]).toEqual([0, { A: "1", B: "3" }]);
+  });
+
+  test("has no flag give back what the file takes, but one that says so", async () => {
+    kept("kept/short.json", { limits: { wallTime: "400 ms" } });
+    const name = script(`setTimeout(() => console.log("late"), 1500);`);
+    expect((await caisson(["run", "--policy=kept/short.json", "--memory=1GiB", name])).code).toBe(124);
+    expect(await caisson(["run", "--policy=kept/short.json", "--wall-time=30s", name])).toEqual({
+      code: 0,
+      out: "late\n",
+      err: "",
+    });
+  });
+
+  test("grants a program what the file says", async () => {
+    kept("kept/exec.json", { $schema: "../schema.json", read: ["./data"], run: ["/bin/cat"] });
+    const file = join(directory, "kept/data/file");
+    const argv = ["--", "/bin/sh", "-c", `/bin/cat ${file}`];
+    expect((await caisson(["exec", ...argv])).code).not.toBe(0);
+    expect(await caisson(["exec", "--policy=kept/exec.json", ...argv])).toEqual({ code: 0, out: "granted", err: "" });
+  });
+
+  test.each([
+    ["missing.json", undefined, "Cannot use missing.json: there is no such file or directory"],
+    ["kept", undefined, "Cannot use kept: it is a directory"],
+    ["wrong1.json", '{ "read": ["/srv"], }', "Cannot use wrong1.json: line 1, column 21: property name expected"],
+    [
+      "wrong2.json",
+      '{\n"read": ["/srv"],\n"read": ["/"] }',
+      'Cannot use wrong2.json: line 3, column 1: "read" stands there twice',
+    ],
+    [
+      "wrong3.json",
+      { limits: { memroy: 1 } },
+      'Cannot use wrong3.json: limits has "memroy": there is no such key; did you mean memory?',
+    ],
+    ["wrong4.json", { limits: { memory: "lots" } }, 'Cannot use wrong4.json: Cannot use "lots" as limits.memory'],
+    ["wrong5.json", { read: ["not/there"] }, "wrong5.json: /"],
+    ["wrong6.json", { read: ["/proc"] }, "Cannot use wrong6.json: Cannot grant /proc: /proc belongs to the kernel"],
+    ["wrong7.json", { net: ["a.com:443"] }, "Cannot use wrong7.json: Cannot use net for an actor"],
+    ["wrong8.json", null, "Cannot use wrong8.json: it is null: expected a sandbox"],
+  ])("%s ends with 2 and says why", async (file, policy, told) => {
+    if (policy !== undefined) kept(file, policy);
+    const { code, out, err } = await caisson(["run", `--policy=${file}`, script("")]);
+    expect({ code, out }).toEqual({ code: 2, out: "" });
+    expect(err).toContain(told);
+  });
+});
+
+describe("caisson explain", () => {
+  test("tells what would allow a call, which then does", async () => {
+    const path = join(directory, "explained.txt");
+    writeFileSync(path, "contents");
+    writeFileSync(join(directory, "nothing.json"), "{}");
+    const told = await caisson(["explain", "--policy", "nothing.json", "openat", path, "O_RDONLY"]);
+    expect(told).toMatchObject({ code: 1, err: "" });
+    const [, flag] = /^to allow: (--read=\S+)$/m.exec(told.out) ?? [];
+    const name = script(`console.log(require("fs").readFileSync(${JSON.stringify(path)}, "utf8"));`);
+    expect((await caisson(["run", "--policy=nothing.json", name])).code).toBe(1);
+    expect(await caisson(["run", "--policy=nothing.json", flag!, name])).toEqual({
+      code: 0,
+      out: "contents\n",
+      err: "",
+    });
+    const allowed = await caisson(["explain", "--json", "--policy=nothing.json", "read", "0"]);
+    expect([allowed.code, JSON.parse(allowed.out)]).toEqual([
+      0,
+      expect.objectContaining({ call: "read", allowed: true }),
+    ]);
+  });
+
+  test("tells of itself, and ends with 2 for a question that makes no sense", async () => {
+    const help = await caisson(["explain", "--help"]);
+    expect(help.code).toBe(0);
+    expect(help.out.split("\n").filter((line) => line.length > 80)).toEqual([]);
+    expect((await caisson(["explain"])).code).toBe(2);
+    expect((await caisson(["explain", "--policy=nothing.json", "opnat"])).err).toContain("did you mean openat?");
+  });
+});
+
 describe("commandOf()", () => {
   const env = { LANG: "C" };
 
@@ -298,8 +452,11 @@ describe("commandOf()", () => {
     [["--env=TOKEN", "s.ts"], "it is not set here"],
     [["--env==x", "s.ts"], "a name is expected"],
     [["--memory=1GiB", "--memory=2GiB", "s.ts"], "twice"],
+    [["--policy=a", "--policy=b", "s.ts"], "Cannot use --policy twice"],
+    [["--policy", "p.json"], "Cannot use --policy without a value: --policy=file is expected"],
     [["--net=example.com", "s.ts"], "Cannot grant --net: this version of caisson does not support it"],
     [["--net", "s.ts"], "Cannot grant --net"],
+    [["--unveil=a", "s.ts"], "letters of rwxc are expected"],
     [["--run=ls", "s.ts"], "Cannot grant --run"],
     [["--raed=a", "s.ts"], "did you mean --read?"],
     [["--allow-write=a", "s.ts"], "did you mean --write?"],

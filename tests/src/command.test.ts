@@ -1,16 +1,26 @@
 // `caisson exec` as a person meets it: at a terminal with a shell in it, and in pipes.
-import { afterAll, afterEach, describe, expect, test } from "bun:test";
-import { chmodSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
+import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { denialOf } from "../../src/denials.ts";
 import { programCommandOf, UsageError } from "../../src/flags.ts";
-import { parseRule } from "../../src/rule.ts";
 import { ScreenText } from "../../src/screen.ts";
 import { O } from "../../syscalls/linux/numbers.ts";
 import { testIf } from "../syscalls/requirement.ts";
 import { Person, until } from "./person.ts";
+
+// Whole processes, on machines that may be busy.
+setDefaultTimeout(20_000);
 
 const cli = fileURLToPath(new URL("../../src/cli.ts", import.meta.url));
 const directory = realpathSync(mkdtempSync(join(tmpdir(), "caisson-exec-")));
@@ -37,6 +47,7 @@ async function caisson(args: readonly string[], input = "") {
   return { code, out, err };
 }
 
+const testUnshare = testIf("unshare", Bun.which("unshare") !== null, "there is no unshare(1)");
 const testCurl = testIf("curl", Bun.which("curl") !== null, "there is no curl(1)");
 
 describe("in pipes", () => {
@@ -112,8 +123,10 @@ describe("in pipes", () => {
     [["--"], 2, "a program is expected"],
     [["--raed=x", "ls"], 2, "did you mean --read?"],
     [["--read=not-there", "ls"], 2, "Cannot grant"],
+    [["--unveil=not-there:r", "ls"], 2, "Cannot grant"],
+    [["--promises=stdio inte", "ls"], 2, 'Cannot promise "inte"'],
     [["--net=example.com", "ls"], 2, '"host:port" is expected'],
-    [["--processes=some", "ls"], 2, "--processes must be integer"],
+    [["--processes=some", "ls"], 2, '--processes is "some": expected a whole number'],
     [["--tmp=lots", "ls"], 2, "the size of /tmp"],
   ])("%j ends with %d", async (args, code, told) => {
     const ended = await caisson(args);
@@ -150,6 +163,50 @@ describe("in pipes", () => {
     expect(flag).toBe(`--net=127.0.0.1:${server.port}`);
     expect(await caisson([flag!, "curl", "-sf", url])).toEqual({ code: 0, out: "served\n", err: "" });
   });
+
+  testUnshare(
+    "--observe tells of what is refused, once each, and of nothing else",
+    async () => {
+      const { code, err } = await caisson([
+        "--observe",
+        "--run=unshare",
+        "--",
+        "sh",
+        "-c",
+        "for i in 1 2 3; do unshare -m true; done; exit 5",
+      ]);
+      expect(code).toBe(5);
+      expect(err.match(/^caisson denied: .*$/gm)).toEqual(["caisson denied: unshare"]);
+      expect(err).toContain("to allow it: None: no sandbox allows this call");
+      // The control: refused as well, and not told of.
+      const quiet = await caisson(["--run=unshare", "--", "unshare", "-m", "true"]);
+      expect(quiet.code).toBe(1);
+      expect(quiet.err).not.toContain("caisson denied");
+      expect(await caisson(["--observe", "true"])).toEqual({ code: 0, out: "", err: "" });
+    },
+    30_000,
+  );
+
+  test("--promises and --unveil narrow it, and --on-break says how it ends", async () => {
+    const place = join(directory, "promised");
+    mkdirSync(place);
+    writeFileSync(join(place, "file"), "text\n");
+    const script = `read -r line < ${place}/file; echo $line; echo new > ${place}/made; echo after`;
+    const asked = (...flags: readonly string[]) => [...flags, "--", "sh", "-c", script];
+    const broken = await caisson(asked(`--unveil=${place}:rwc`, "--promises=stdio rpath"));
+    expect({ code: broken.code, out: broken.out }).toEqual({ code: 0, out: "text\nafter\n" });
+    expect(broken.err).toContain("Operation not permitted");
+    expect(broken.err).toContain(`caisson denied: openat ${place}/made`);
+    expect(broken.err).toContain('to allow it: --promises="stdio rpath wpath cpath"');
+    const killed = await caisson(asked(`--unveil=${place}:rwc`, "--promises=stdio rpath", "--on-break=kill"));
+    expect({ code: killed.code, out: killed.out }).toEqual({ code: 128 + constants.signals.SIGKILL, out: "text\n" });
+    const unveiled = await caisson(asked(`--unveil=${place}:r`));
+    expect(unveiled).toMatchObject({ code: 0, out: "text\nafter\n" });
+    expect(existsSync(join(place, "made"))).toBe(false);
+    const kept = await caisson(asked(`--unveil=${place}:rwc`, "--promises=stdio rpath wpath cpath", "--on-break=kill"));
+    expect(kept).toEqual({ code: 0, out: "text\nafter\n", err: "" });
+    expect(readFileSync(join(place, "made"), "utf8")).toBe("new\n");
+  }, 30_000);
 
   test("a file that is read cannot be opened again to be written (EACCES)", async () => {
     const path = join(directory, "input.txt");
@@ -381,6 +438,21 @@ describe("at a terminal", () => {
   });
 });
 
+(Bun.which("unshare") === null ? test.skip : testShell)(
+  "what is refused at a terminal is told when that is ours again",
+  async () => {
+    const person = await atShell();
+    await person.types(
+      `${command} --observe --run=unshare -- sh -c 'unshare -m true; echo "<"ready">"; read -r line; exit 4'\n`,
+    );
+    await person.sees("<ready>");
+    expect(person.seen).not.toContain("caisson denied");
+    await person.types("go\n");
+    await person.sees("caisson denied: unshare");
+    await person.seesCode(4);
+  },
+);
+
 describe("programCommandOf()", () => {
   const none = { read: [], write: [], run: [], net: [], env: {}, limits: {} };
 
@@ -413,6 +485,17 @@ describe("programCommandOf()", () => {
     });
     expect(programCommandOf(["--tmp=1000", "ls"], {})?.tmp).toBe(1000);
     expect(programCommandOf(["--help"], {})).toBeUndefined();
+    expect(
+      programCommandOf(
+        ["--observe", "--promises=stdio rpath", "--on-break=kill", "--unveil=/a:r", "--unveil=b:c,d:rwxc", "ls"],
+        {},
+      ),
+    ).toEqual({
+      argv: ["ls"],
+      sandbox: { ...none, promises: "stdio rpath", onBreak: "kill", unveil: { "/a": "r", "b:c,d": "rwxc" } },
+      observe: true,
+      plain: false,
+    });
   });
 
   test.each([
@@ -420,24 +503,19 @@ describe("programCommandOf()", () => {
     [["--tmp", "--tmp", "ls"], "twice"],
     [["--cwd", "ls"], "--cwd=path is expected"],
     [["--plan", "ls"], "did you mean --plain?"],
+    [["--observe=yes", "ls"], "it takes none"],
+    [["--promises=stdio", "--promises=rpath", "ls"], "twice"],
+    [["--promises", "ls"], "--promises=words is expected"],
+    [["--on-break=stop", "ls"], "kill or errno is expected"],
+    [["--on-break=kill", "--on-break=errno", "ls"], "twice"],
+    [["--unveil=/a", "ls"], "letters of rwxc are expected"],
+    [["--unveil=/a:q", "ls"], "letters of rwxc are expected"],
+    [["--unveil=:r", "ls"], "letters of rwxc are expected"],
+    [["--unveil=/a:r", "--unveil=/a:w", "ls"], "Cannot use --unveil=/a twice"],
     [["--read=a"], "a program is expected"],
   ])("%j is a UsageError", (args, told) => {
     expect(() => programCommandOf(args, {})).toThrow(UsageError);
     expect(() => programCommandOf(args, {})).toThrow(told);
-  });
-});
-
-describe("denialOf()", () => {
-  const rules = ["a.example:443"].map(parseRule);
-  const denied = { allowed: false, via: "connect", reason: "why" } as const;
-  test.each([
-    [{ host: "b.example", port: 443 }, "--net=b.example:443"],
-    [{ host: "fd00::1", port: 80, address: "fd00::1" }, "--net=[fd00::1]:80"],
-    [{ host: "a.example", port: 443, address: "10.0.0.1" }, "--net=10.0.0.1:443"],
-    [{ host: "a.example", port: 443 }, "None: there is nothing to connect to"],
-    [{ host: "localhost", port: 80 }, "None: Cannot use"],
-  ])("%j: %s", (asked, fix) => {
-    expect(denialOf({ ...denied, ...asked }, rules).fix).toStartWith(fix);
   });
 });
 
