@@ -202,6 +202,121 @@ testRoot("egress shows what is allowed, what is denied and why, on both sides", 
   expect(code).toBe(0);
 });
 
+describe("promises", () => {
+  testRoot("shows what programs lacked, and what became of them", async () => {
+    const { output, error, code } = await run("promises.ts");
+    expect(output.split("\n")).toEqual([
+      "sort ./fruit, promising stdio rpath",
+      ...["  apple", "  pear", "  quince"],
+      "sort -o sorted ./fruit, promising stdio rpath",
+      "  sort: open failed: sorted: Operation not permitted",
+      "  it lacked wpath cpath, for openat",
+      "sort -o sorted ./fruit, promising stdio rpath wpath cpath",
+      "rm ./fruit, promising stdio rpath",
+      "  ended by SIGKILL",
+      "  it lacked cpath, for unlinkat",
+      "",
+    ]);
+    expect(error).toBe("");
+    expect(code).toBe(0);
+  });
+});
+
+describe("broker", () => {
+  /** What one of its programs printed, and was asked about. */
+  const under = ({ output }: Run, command: string) => output.split("$ ").find((part) => part.startsWith(command))!;
+  let whole: Run;
+  beforeAll(async () => {
+    if (abilities().proc !== undefined) whole = await run("broker.ts");
+  });
+
+  const testCurl = testIf("curl", Bun.which("curl") !== null, "there is no curl");
+  testCurl("serves curl by a name that exists nowhere", () => {
+    expect(under(whole, "curl -sS http://weather").split("\n").slice(1)).toEqual([
+      "  asks where weather.example is",
+      "  curl connects to 203.0.113.7:80, for weather.example",
+      "Clear, says a function that was asked to GET /today HTTP/1.1",
+      "(0)",
+      "",
+      "",
+    ]);
+  });
+
+  testCurl("refuses it other names, and addresses that it was not given", () => {
+    expect(under(whole, "curl -sS http://elsewhere")).toMatch(
+      /^ {2}asks where elsewhere\.example is\ncurl: \(6\) .*\n\(6\)$/m,
+    );
+    expect(under(whole, "curl -sS http://192.0.2.1")).toMatch(
+      /^ {2}curl connects to 192\.0\.2\.1:80\ncurl: \(7\) .*\n\(7\)$/m,
+    );
+  });
+
+  const testBusybox = testIf("busybox", Bun.which("busybox") !== null, "there is no busybox");
+  testBusybox("serves a static busybox a file that exists nowhere, and the name", () => {
+    expect(under(whole, "busybox cat").split("\n").slice(1)).toEqual([
+      "  busybox opens /secret/word",
+      "  busybox opens /secret/sentence",
+      "a text that is in no file",
+      "cat: can't open '/secret/sentence': Permission denied",
+      "(1)",
+      "",
+      "",
+    ]);
+    expect(under(whole, "busybox wget")).toContain(
+      "\nClear, says a function that was asked to GET /tomorrow HTTP/1.1\n(0)\n",
+    );
+  });
+
+  testRoot("ends well, and says nothing else", () => {
+    expect(whole.error).toBe("");
+    expect(whole.code).toBe(0);
+  });
+});
+
+testRoot(
+  "learn shows a script refused, then what it needs, then running under that; its key stays unread",
+  async () => {
+    const { output, error, code } = await run("learn.ts");
+    const [, bare, learning, again] = output.split(/^\$ caisson /m);
+    expect(bare).toMatch(/^run sum\.ts .*\n(.*\n)*caisson denied: scandir \.\.\.\/invoices\n(.*\n)*\(1\)\n\n$/);
+    expect(learning).toContain("\nIt needs to\n  read .../invoices\n");
+    expect(learning).toContain("\n  write .../out\n");
+    expect(learning).toContain("\nLeft for you to decide\n  read .../.ssh/id_rsa\n      private keys\n");
+    expect(again).toStartWith("run --policy=sum.policy.json sum.ts .../invoices .../out\nThe sum is 1,600\n(0)\n");
+    const grants = again!.slice(again!.indexOf("export const sandbox"), again!.indexOf("export default"));
+    expect(grants.split("\n").filter((line) => !line.includes("//"))).toEqual([
+      "export const sandbox: Sandbox = {",
+      ...["  read: [", '    ".../invoices",', "  ],"],
+      ...["  write: [", '    ".../out",', "  ],"],
+      ...["  env: {", '    "HOME": "...",', '    "LANG": "en_GB.UTF-8",', "  },"],
+      ...["};", "", ""],
+    ]);
+    expect(output).not.toContain("the key that opens everything");
+    expect(error).toBe("");
+    expect(code).toBe(0);
+  },
+);
+
+testIf(
+  "landlock",
+  abilities().landlock > 0 && abilities().seccomp,
+  "this kernel has no Landlock, or no filters",
+)("self shows what works and what is refused once it has confined itself", async () => {
+  const { output, error, code } = await run("self.ts");
+  const [kept, ...lines] = output.trimEnd().split("\n");
+  expect(kept).toMatch(/^files are kept by Landlock ABI \d+ and seccomp$/);
+  expect(lines).toEqual([
+    "works   answering requests",
+    "EACCES  reading /etc/passwd, at once",
+    "EACCES  reading /etc/passwd, later, in another thread",
+    "EPERM   writing where it may read",
+    "EPERM   starting a program",
+    "EACCES  taking back what it gave up",
+  ]);
+  expect(error).toBe("");
+  expect(code).toBe(0);
+});
+
 test("no example leaves a file behind", () => {
   expect(readdirSync(temporary)).toEqual([]);
 });

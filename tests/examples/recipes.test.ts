@@ -2,6 +2,7 @@
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   copyFileSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -23,25 +24,35 @@ setDefaultTimeout(60_000);
 const project = join(import.meta.dir, "../..");
 
 interface Block {
-  readonly name: string;
+  /** Its file, which others can be next to. */
+  readonly file: string;
   readonly code: string;
-  /** Words behind `ts`: what the machine must have. */
+  /** Words behind `ts` and `sh run`: what the machine must have. */
   readonly needs: readonly string[];
   readonly output: string;
 }
 
-/** The blocks of a page, or of one section of it, each with the block of text that follows it. */
-function blocksOf(page: string, section?: string): Block[] {
-  const whole = readFileSync(join(project, page), "utf8");
+/**
+ * The blocks of a page, or of one section of it, such as `README.md#Policies`, each with the block of text that follows it: `ts`, `sh run` for a shell that knows `caisson`, and
+ * `ts name.ts` for a file that others import or run.
+ */
+function blocksOf(page: string): Block[] {
+  const [path, section] = page.split("#") as [string, string | undefined];
+  const whole = readFileSync(join(project, path), "utf8");
   const part = section === undefined ? whole : whole.split(/^## /m).find((each) => each.startsWith(section))!;
-  const blocks = [...part.matchAll(/^```ts *([^\n]*)\n(.*?)^```\n(?:```text\n(.*?)^```\n)?/gms)];
-  return blocks.map(([, needs, code, output], index) => ({
-    name: `${page.replace(/\W/g, "-")}-${index + 1}`,
-    code: imported(code!),
-    needs: needs!.split(" ").filter((need) => need !== ""),
-    output: output ?? "",
-  }));
+  const blocks = [...part.matchAll(/^```(ts|sh run)(?: +([^\n]*))?\n(.*?)^```\n(?:```text\n(.*?)^```\n)?/gms)];
+  return blocks.map(([, language, words = "", code, output = ""], index) => {
+    const name = `${nameOf(page)}-${index + 1}`;
+    if (words.endsWith(".ts")) return { file: words, code: code!, needs: [], output };
+    const needs = words.split(" ").filter((need) => need !== "");
+    if (language === "ts") return { file: `${name}.ts`, code: imported(code!), needs, output };
+    return { file: `${name}.sh`, code: `${COMMAND}${code}`, needs, output };
+  });
 }
+
+const COMMAND = `exec 2>&1\ncaisson() { ${process.execPath} ${join(project, "src/cli.ts")} "$@"; }\n`;
+
+const nameOf = (page: string) => page.replaceAll(/\W/g, "-");
 
 /** The pages leave out where caisson's own names come from. */
 function imported(code: string): string {
@@ -51,11 +62,12 @@ function imported(code: string): string {
   return `import { ${missing.join(", ")} } from "caisson";\n${code}\nexport {};\n`;
 }
 
-const pages = new Map([
-  ["docs/containers.md", blocksOf("docs/containers.md")],
-  ["docs/egress.md", blocksOf("docs/egress.md")],
-  ["README.md", blocksOf("README.md", "Programs and containers")],
-]);
+const pages = new Map(
+  [
+    ...["docs/containers.md", "docs/egress.md", "docs/policy.md"],
+    ...["README.md#Policies", "README.md#Programs and containers"],
+  ].map((page) => [page, blocksOf(page)]),
+);
 
 // A project that has caisson, and the files that the pages speak of.
 const temporary = mkdtempSync(join(tmpdir(), "caisson-recipes-"));
@@ -63,10 +75,17 @@ afterAll(() => rmSync(temporary, { recursive: true }));
 mkdirSync(join(temporary, "node_modules"));
 symlinkSync(project, join(temporary, "node_modules/caisson"));
 symlinkSync(join(project, "node_modules/@types"), join(temporary, "node_modules/@types"));
-for (const { name, code } of [...pages.values()].flat()) writeFileSync(join(temporary, `${name}.ts`), code);
 const place = join(temporary, "place");
 mkdirSync(place);
+for (const { file, code } of [...pages.values()].flat()) writeFileSync(join(temporary, file), code);
+for (const script of ["total.ts"]) copyFileSync(join(temporary, script), join(place, script));
 copyFileSync(join(project, "examples/pdf/letter.pdf"), join(place, "letter.pdf"));
+mkdirSync(join(place, "texts"));
+writeFileSync(join(place, "texts/fruit"), "pear\nplum\n");
+writeFileSync(join(place, "texts/more"), "pear\n");
+const profile = process.env.CAISSON_CONTAINERS_PROFILE ?? "/usr/share/containers/seccomp.json";
+if (existsSync(profile)) copyFileSync(profile, join(place, "seccomp.json"));
+const given = readdirSync(place);
 
 const noTree = await debianTree(join(place, "tree"), () => {}).then(
   () => "",
@@ -77,6 +96,10 @@ const REQUIREMENTS: Readonly<Record<string, { readonly present: boolean; readonl
   namespaces: { present: abilities().proc !== undefined, reason: "no mount namespace can be made here" },
   debian: { present: noTree === "", reason: noTree },
   pdftotext: { present: Bun.which("pdftotext") !== null, reason: "there is no pdftotext (Debian: poppler-utils)" },
+  "containers-common": {
+    present: existsSync(profile),
+    reason: `there is no ${profile} (Debian: golang-github-containers-common)`,
+  },
   curl: { present: Bun.which("curl") !== null, reason: "there is no curl" },
 };
 
@@ -101,15 +124,16 @@ describe.each([...pages])("%s", (page, blocks) => {
     expect(blocks.length).toBeGreaterThan(0);
   });
 
-  for (const { name, needs, output } of blocks) {
+  for (const { file, needs, output } of blocks.filter(({ file }) => file.startsWith(nameOf(page)))) {
     const lacking = ["namespaces", ...needs].find((need) => !REQUIREMENTS[need]!.present);
     const testHere = lacking === undefined ? test : testIf(lacking, false, REQUIREMENTS[lacking]!.reason);
-    testHere(`${name} prints what ${page} says`, async () => {
+    testHere(`${file} prints what ${page} says`, async () => {
       const options = { cwd: place, stdin: "ignore", stdout: "pipe", stderr: "pipe" } as const;
-      const child = Bun.spawn([process.execPath, join(temporary, `${name}.ts`)], options);
+      const child = Bun.spawn([file.endsWith(".sh") ? "bash" : process.execPath, join(temporary, file)], options);
       const [printed, error] = await Promise.all([child.stdout.text(), child.stderr.text()]);
       expect(error).toBe("");
-      expect(printed.trimEnd()).toBe(output.trimEnd());
+      const shown = printed.replaceAll(place, "/srv").replaceAll(`by ${basename(process.execPath)}:`, "by bun:");
+      expect(shown.trimEnd()).toBe(output.trimEnd());
       expect(await child.exited).toBe(0);
     });
   }
@@ -132,6 +156,6 @@ test("docs/spawn.md names functions and options that there are", () => {
 });
 
 test("no block leaves a file behind", () => {
-  const left = readdirSync(place).filter((name) => name !== "letter.pdf" && name !== "tree");
-  expect(left).toEqual([]);
+  const named = ["tree", "policy.json", "total.policy.json", "total.policy.ts"]; // which a page says are written
+  expect(readdirSync(place).filter((name) => ![...given, ...named].includes(name))).toEqual([]);
 });
