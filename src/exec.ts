@@ -23,7 +23,7 @@ import { LimitExceeded } from "./error.ts";
 import { Listener } from "./listener.ts";
 import { looker } from "./look.ts";
 import { bind } from "./mounts.ts";
-import { checkOptions, FLAG, FUNCTION, list, MOUNT, OBJECT } from "./option.ts";
+import { checkOptions, FLAG, FUNCTION, list, MOUNT, OBJECT, TEXT } from "./option.ts";
 import { checkProcess, Launch, Process, type ProcessOptions, type Usage } from "./process.ts";
 import { sizeOf } from "./quantity.ts";
 import { parseRule } from "./rule.ts";
@@ -113,6 +113,11 @@ export async function exec(argv: readonly string[], options: ExecOptions = {}): 
       broker: OBJECT,
     },
   );
+  // What is misspelt would leave calls unanswered without a word.
+  if (supervise !== undefined) checkOptions(supervise, { asked: list(TEXT), answer: FUNCTION });
+  if (supervise !== undefined && typeof supervise.answer !== "function")
+    throw new TypeError("Cannot supervise a program without an answer: a function is expected");
+  if (broker !== undefined) checkOptions(broker, { open: FUNCTION, connect: FUNCTION, lookup: FUNCTION });
   checkProcess(argv, { ...process, ...(signal === undefined ? {} : { signal }) });
   signal?.throwIfAborted();
   const [name] = argv;

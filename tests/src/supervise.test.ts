@@ -339,3 +339,17 @@ describe("options:", () => {
     expect([stderr.toString(), stdout.toString()]).toEqual(["", "openat 7\n"]);
   });
 });
+
+test.each<[string, object, string]>([
+  ["a key of supervise that there is not", { supervise: { calls: ["openat"], answer() {} } }, "the option calls"],
+  ["no answer", { supervise: { asked: ["openat"] } }, "without an answer"],
+  ["calls that are no list", { supervise: { asked: "openat", answer() {} } }, "as asked"],
+  ["a call that there is not", { supervise: { asked: ["opennat"], answer() {} } }, "a rule for opennat"],
+  ["a key of broker that there is not", { broker: { opne() {} } }, "the option opne"],
+  ["what is no function", { broker: { open: "/etc" } }, "as open"],
+])("exec() throws TypeError for %s", async (_, options, told) => {
+  expect(await exec(["true"], options as never).catch((error) => [error.name, error.message])).toEqual([
+    "TypeError",
+    expect.stringContaining(told),
+  ]);
+});
