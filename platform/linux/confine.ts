@@ -33,6 +33,7 @@ import { mappedTree } from "./idmap.ts";
 import { writeIdMaps } from "./ids.ts";
 import { logged } from "./landlock.ts";
 import { type Puppet, startPuppet } from "./launch.ts";
+import { pathsOf } from "./paths.ts";
 import { type Plan, planFor } from "./plan.ts";
 import { runtime } from "./runtime.ts";
 import { listening, refusing } from "./supervise/handover.ts";
@@ -138,7 +139,7 @@ interface Asked {
 }
 
 function blueprintOf(policy: Policy, asked: Asked): Blueprint {
-  const grants = policy.read.length + policy.write.length + policy.unveil.length > 0;
+  const grants = pathsOf(policy).length > 0;
   const key = JSON.stringify([policy, asked]);
   const known = blueprints.get(key);
   if (known !== undefined) return known;

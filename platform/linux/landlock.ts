@@ -129,17 +129,9 @@ export function logged<Confined extends Confinement>(confinement: Confined, abi:
   return { ...confinement, flags: logFlags(abi, true) };
 }
 
-const READ_FILE = FS.READ_FILE;
 const WRITE_FILE = FS.WRITE_FILE | FS.TRUNCATE;
-const READ = READ_FILE | FS.READ_DIR;
+const READ = FS.READ_FILE | FS.READ_DIR;
 const WRITE = WRITE_FILE | FS.REMOVE_DIR | FS.REMOVE_FILE | FS.MAKE_DIR | FS.MAKE_REG | FS.REFER;
-
-/** What a path that the policy grants may be used for. Rights of directories do not go with files. */
-export function accessTo(grant: { readonly writable: boolean; readonly directory: boolean }, handled: Rights): bigint {
-  const read = grant.directory ? READ : READ_FILE;
-  const write = grant.directory ? WRITE : WRITE_FILE;
-  return (grant.writable ? read | write : read) & handled.fs;
-}
 
 /** What Bun's own files may be used for: its program is executed, by its loader; the libraries are only read. */
 export const PROGRAM_ACCESS = FS.EXECUTE | FS.READ_FILE;
@@ -171,6 +163,11 @@ export function unveilAccess(permissions: string, directory: boolean, handled: R
   if (directory) return access & handled.fs;
   const device = permissions.includes("r") && permissions.includes("w") ? FS.IOCTL_DEV : 0n;
   return (access | device) & OF_FILES & handled.fs;
+}
+
+/** What an actor may do with a path that it was granted: no programs, no links, sockets and devices. */
+export function actorAccess(permissions: string, directory: boolean, handled: Rights): bigint {
+  return unveilAccess(permissions, directory, handled) & (READ | WRITE);
 }
 
 /** The ports that sockets may take, 0 for any that is free, and those of others that they may reach. */

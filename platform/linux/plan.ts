@@ -5,6 +5,7 @@ import { type Enforcement, type Guarantee, NotEnforced, type Policy, type Unveil
 import { type Abilities, NAMESPACES } from "./abilities.ts";
 import { type Ids, idsOf } from "./ids.ts";
 import {
+  actorAccess,
   type Confinement,
   handledBy,
   LIBRARY_ACCESS,
@@ -13,7 +14,6 @@ import {
   PROC_ACCESS,
   PROGRAM_ACCESS,
   RIGHTS,
-  unveilAccess,
 } from "./landlock.ts";
 import { isWritable, opened, pathsOf } from "./paths.ts";
 import { needsPaths } from "./promises.ts";
@@ -87,18 +87,6 @@ function grantsOf(policy: Policy): Bind[] {
 
 const isDirectory = (path: string) => statSync(path).isDirectory();
 
-/** What an actor may do with files and directories that it was granted: no programs, no links, sockets and devices. */
-const ACTORS =
-  FS.READ_FILE |
-  FS.READ_DIR |
-  FS.WRITE_FILE |
-  FS.TRUNCATE |
-  FS.REMOVE_DIR |
-  FS.REMOVE_FILE |
-  FS.MAKE_DIR |
-  FS.MAKE_REG |
-  FS.REFER;
-
 function landlockFor(able: Abilities, bun: Runtime, root: Root | undefined, policy: Policy): Plan["landlock"] {
   const handled = handledBy(able.landlock, able.errata);
   const rule = (path: string, access: bigint): PathRule => ({ path, access: access & handled.fs });
@@ -115,7 +103,7 @@ function landlockFor(able: Abilities, bun: Runtime, root: Root | undefined, poli
       ...(root === undefined ? [] : [rule("/", FS.READ_DIR)]),
       ...opened(pathsOf(policy), policy.promises)
         .filter(({ path }) => statSync(path, { throwIfNoEntry: false }) !== undefined) // promises name files that not every host has
-        .map(({ path, permissions }) => rule(path, unveilAccess(permissions, isDirectory(path), handled) & ACTORS)),
+        .map(({ path, permissions }) => rule(path, actorAccess(permissions, isDirectory(path), handled))),
     ],
     flags: logFlags(able.landlock, false),
   };
@@ -123,27 +111,20 @@ function landlockFor(able: Abilities, bun: Runtime, root: Root | undefined, poli
 
 /** Which mechanisms keep each guarantee. A guarantee is kept by those that suffice alone, or together where it says so. */
 export function enforcementOf(policy: Policy, able: Abilities): Enforcement {
-  const granted = policy.read.length + policy.write.length + policy.unveil.length > 0;
   const has = (namespace: keyof typeof NAMESPACES) => (able.namespaces & NAMESPACES[namespace]) !== 0n;
   const landlock = able.landlock > 0 ? [`Landlock ABI ${able.landlock}`] : [];
   const seccomp = able.seccomp ? ["seccomp"] : [];
   const root = able.proc === undefined ? [] : ["mount namespace"];
   const list = (present: boolean, ...enforcers: string[]) => (present ? enforcers : []);
-  // Who may read a file may empty it, until Landlock governs that, unless its mount is read-only.
-  const emptied =
-    pathsOf(policy).some((each) => !isWritable(each)) && root.length === 0 && able.landlock < RIGHTS["fs.truncate"].abi;
+  const because = (...names: string[]) => {
+    const found = names.flatMap((name) => (able.refusals[name] === undefined ? [] : [able.refusals[name]]));
+    return found.length > 0 ? ` (${found.join("; ")})` : "";
+  };
+  const noSeccomp = "this kernel takes no seccomp filters, or something refuses seccomp(2)";
+  const filesLack = lackOfFiles(policy, able, { noSeccomp, why: because("user", "mount", "root") });
 
   const enforcement: Record<Guarantee, string[]> = {
-    // Paths that are granted leave open(2) open, and then a read-only descriptor could be opened again for writing
-    // through /proc: Landlock alone stops that. Without a root of its own, seccomp must hide the names of other files.
-    files: granted
-      ? list(
-          landlock.length > 0 && !emptied && (root.length > 0 || seccomp.length > 0),
-          ...root,
-          ...landlock,
-          ...seccomp,
-        )
-      : list(root.length > 0 || seccomp.length > 0, ...root, ...landlock, ...seccomp),
+    files: list(filesLack === undefined, ...root, ...landlock, ...seccomp),
     network: list(
       has("network") || able.seccomp,
       ...list(has("network"), "network namespace"),
@@ -173,46 +154,54 @@ export function enforcementOf(policy: Policy, able: Abilities): Enforcement {
     ],
   };
 
-  const because = (...names: string[]) => {
-    const found = names.flatMap((name) => (able.refusals[name] === undefined ? [] : [able.refusals[name]]));
-    return found.length > 0 ? ` (${found.join("; ")})` : "";
-  };
-  const noSeccomp = "this kernel takes no seccomp filters, or something refuses seccomp(2)";
-  // Landlock adds up what lies above, and only a mount takes of it again.
-  const nested = root.length === 0 ? pathsOf(policy).find((each) => isNarrower(each, policy)) : undefined;
-  const told = able.landlock > 0 || policy.promises === undefined || !needsPaths(policy.promises);
-  if (!told || nested !== undefined) enforcement.files = [];
-  const missing: Partial<Record<Guarantee, [string, string]>> = {
-    files: nested
-      ? [
-          `${nested.path} lies in what is granted for more, and no mount namespace can be made to keep them apart${because("user", "mount", "root")}`,
-          USER_REMEDY,
-        ]
-      : !told
-        ? ["promises open files of their own, and without Landlock nothing tells those from others", LANDLOCK_REMEDY]
-        : granted && landlock.length === 0
-          ? ["paths are granted, and this kernel has no Landlock, or something refuses it", LANDLOCK_REMEDY]
-          : emptied
-            ? [
-                `paths are granted for reading, no mount namespace can be made${because("user", "mount", "root")}, and Landlock ABI ${able.landlock} lets who reads a file empty it: ABI 3 (Linux 6.2) is needed`,
-                USER_REMEDY,
-              ]
-            : [`no mount namespace can be made${because("user", "mount", "root")}, and ${noSeccomp}`, USER_REMEDY],
+  const missing: Partial<Record<Guarantee, readonly [what: string, remedy: string]>> = {
+    ...(filesLack && { files: filesLack }),
     network: [`no network namespace can be made${because("user", "network")}, and ${noSeccomp}`, USER_REMEDY],
     processes: [`no PID namespace can be made${because("user", "pid")}, and ${noSeccomp}`, USER_REMEDY],
     kernel: [noSeccomp, SECCOMP_REMEDY],
     memory: [`RLIMIT_DATA needs a filter beside it, and ${noSeccomp}`, SECCOMP_REMEDY],
   };
-  for (const [guarantee, [what, remedy]] of Object.entries(missing) as [Guarantee, [string, string]][]) {
+  for (const [guarantee, [what, remedy]] of Object.entries(missing) as [Guarantee, readonly [string, string]][]) {
     if (enforcement[guarantee].length > 0 || policy.allowUnenforced.includes(guarantee)) continue;
     throw new NotEnforced(guarantee, what, remedy);
   }
   return enforcement;
 }
 
+/** What files cannot be guaranteed without, and what to do about it. */
+function lackOfFiles(
+  policy: Policy,
+  { landlock, proc, seccomp }: Abilities,
+  { noSeccomp, why }: { readonly noSeccomp: string; readonly why: string },
+): readonly [what: string, remedy: string] | undefined {
+  const paths = pathsOf(policy);
+  const root = proc !== undefined;
+  // Landlock adds up what lies above, and only a mount takes of it again.
+  const nested = root ? undefined : paths.find((each) => isNarrower(each, paths));
+  if (nested !== undefined)
+    return [
+      `${nested.path} lies in what is granted for more, and no mount namespace can be made to keep them apart${why}`,
+      USER_REMEDY,
+    ];
+  if (landlock === 0 && policy.promises !== undefined && needsPaths(policy.promises))
+    return ["promises open files of their own, and without Landlock nothing tells those from others", LANDLOCK_REMEDY];
+  // Paths that are granted leave open(2) open, and then a read-only descriptor could be opened again for writing
+  // through /proc: Landlock alone stops that.
+  if (paths.length > 0 && landlock === 0)
+    return ["paths are granted, and this kernel has no Landlock, or something refuses it", LANDLOCK_REMEDY];
+  // Who may read a file may empty it, until Landlock governs that, unless its mount is read-only.
+  if (!root && landlock < RIGHTS["fs.truncate"].abi && !paths.every(isWritable))
+    return [
+      `paths are granted for reading, no mount namespace can be made${why}, and Landlock ABI ${landlock} lets who reads a file empty it: ABI 3 (Linux 6.2) is needed`,
+      USER_REMEDY,
+    ];
+  // Without a root of its own, seccomp must hide the names of other files.
+  return root || seccomp ? undefined : [`no mount namespace can be made${why}, and ${noSeccomp}`, USER_REMEDY];
+}
+
 /** Whether a path is granted for less than something that it lies in. */
-function isNarrower({ path, permissions }: Unveiled, policy: Policy): boolean {
-  return pathsOf(policy).some(
+function isNarrower({ path, permissions }: Unveiled, paths: readonly Unveiled[]): boolean {
+  return paths.some(
     (outer) => path.startsWith(`${outer.path}/`) && [...outer.permissions].some((each) => !permissions.includes(each)),
   );
 }

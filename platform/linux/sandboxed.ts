@@ -176,10 +176,11 @@ export function planProgram(
   };
   const { limits } = policy;
   const program = typeof process.program === "number" ? process.program : needed[0]!.program;
-  // Supervised, it sends by a number that none of its own descriptors can have: there has to be one.
-  const descriptors = Math.min(limits.files, Number(getLimit(self, "NOFILE").hard) - 1);
   // Without rpath it starts all the same, and without exec too: somebody has to lend it what it needs for that.
   const supervised = supervision ?? (policy.promises === undefined ? undefined : {});
+  // Supervised, it sends by a number that none of its own descriptors can have: there has to be one.
+  const descriptors =
+    supervised === undefined ? limits.files : Math.min(limits.files, Number(getLimit(self, "NOFILE").hard) - 1);
   const handover =
     supervised === undefined
       ? undefined
@@ -205,7 +206,7 @@ export function planProgram(
         STACK: 8n * 2n ** 20n,
         FSIZE: BigInt(limits.fileSize),
         NPROC: BigInt(limits.processes),
-        NOFILE: BigInt(handover === undefined ? limits.files : descriptors),
+        NOFILE: BigInt(descriptors),
         MEMLOCK: 0n,
         MSGQUEUE: 0n,
         SIGPENDING: 256n,

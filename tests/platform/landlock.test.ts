@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import {
-  accessTo,
+  actorAccess,
   ERRATA,
   handledBy,
   LIBRARY_ACCESS,
@@ -16,7 +16,7 @@ import {
 import { Descriptor } from "../../syscalls/descriptor.ts";
 import { SystemError } from "../../syscalls/error.ts";
 import { type Kernel, self } from "../../syscalls/kernel.ts";
-import { createRuleset, landlockAbi } from "../../syscalls/linux/landlock.ts";
+import { createRuleset, landlockAbi, type Rights } from "../../syscalls/linux/landlock.ts";
 import {
   ERRNO,
   LANDLOCK_ACCESS_FS as FS,
@@ -160,7 +160,9 @@ describe("portRules()", () => {
       expect(() => portRules({ tcp: { bind: [], connect: [port] } }, all)).toThrow("up to 65535 is expected"));
 });
 
-describe("accessTo()", () => {
+describe("actorAccess()", () => {
+  const accessTo = (grant: { writable: boolean; directory: boolean }, handled: Rights) =>
+    actorAccess(grant.writable ? "rwc" : "r", grant.directory, handled);
   const all = handledBy(10, FIXED);
   const names = (access: bigint) =>
     (Object.keys(FS) as (keyof typeof FS)[]).filter((name) => (access & FS[name]) !== 0n).sort();
