@@ -70,19 +70,22 @@ export function assembler(take: (denial: AuditDenial) => void): { add(record: Au
       if (denial !== undefined) take(denial);
     }
   };
+  const flush = () => {
+    for (const event of [...events.keys()]) finish(event);
+  };
   return {
     add(record) {
       const { type, event, fields } = record;
       if (type === AUDIT.EOE) finish(event);
-      else if (type === AUDIT.LANDLOCK_DOMAIN) enter(domains, fields);
-      else if (DENIES.has(type)) {
+      else if (type === AUDIT.LANDLOCK_DOMAIN) {
+        if (fields.status === "deallocated") flush(); // what was refused in it came before
+        enter(domains, fields);
+      } else if (DENIES.has(type)) {
         events.set(event, [...(events.get(event) ?? []), record]);
         if (events.size > MOST_EVENTS) finish(events.keys().next().value!);
       } else if (type === AUDIT.SYSCALL) events.get(event)?.push(record);
     },
-    flush() {
-      for (const event of [...events.keys()]) finish(event);
-    },
+    flush,
   };
 }
 

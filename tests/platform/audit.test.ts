@@ -136,6 +136,9 @@ describe("assembler()", () => {
     expect(assembled(access(1), event(1, AUDIT.LANDLOCK_DOMAIN, DOMAIN))).toEqual([{ ...known, confined: 3811 }]);
     const gone = event(2, AUDIT.LANDLOCK_DOMAIN, GONE);
     expect(assembled(event(1, AUDIT.LANDLOCK_DOMAIN, DOMAIN), gone, access(3))).toEqual([known]);
+    // What came before that is the domain's, though nothing says that its event is whole.
+    const before = [access(1), event(1, AUDIT.LANDLOCK_DOMAIN, DOMAIN)];
+    expect(assembled(...before, gone)).toEqual([{ ...known, confined: 3811 }]);
   });
 
   test("takes calls of other events for nobody's, and records that deny nothing for none", () => {
