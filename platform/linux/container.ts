@@ -9,6 +9,7 @@ import { askForSender, socketPair } from "../../syscalls/linux/socket.ts";
 import { type Contained, type ContainerPlan, NAMESPACES, type ProcessPlan, type Running } from "../platform.ts";
 import { namespaceOf } from "./abilities.ts";
 import { FLAGS, Hand, HELD, orNothing, type Supervise, stringsFor } from "./hand.ts";
+import { isUnsettled } from "./lookup.ts";
 import type { Plan } from "./plan.ts";
 
 /** Starts a container. */
@@ -46,19 +47,16 @@ export function execute(
 
 const MOST_TIMES = 5;
 
-/**
- * What passes: `openat2(2)` gives up on a path with `..` in a link while anything at all is mounted or renamed, and says that one should try again;
- * and a user whose other processes have too many descriptors on their way has to wait until those arrive.
- */
-const isPassing = ({ syscall, code }: SystemError) =>
-  (syscall === "openat2" && code === "EAGAIN") || (syscall === "sendmsg" && code === "ETOOMANYREFS");
+/** What passes: look-ups disturbed by others; and a user whose other processes have too many descriptors on their way has to wait until those arrive. */
+const isPassing = (error: unknown) =>
+  isUnsettled(error) || (error instanceof SystemError && error.syscall === "sendmsg" && error.code === "ETOOMANYREFS");
 
 async function again<Result>(start: () => Promise<Result>): Promise<Result> {
   for (let times = 1; ; times++) {
     try {
       return await start();
     } catch (error) {
-      if (!(error instanceof SystemError && isPassing(error)) || times === MOST_TIMES) throw error;
+      if (!isPassing(error) || times === MOST_TIMES) throw error;
     }
   }
 }

@@ -15,6 +15,7 @@ import { Batch, FRAME_SIZE, NEWS, prepare, STRINGS } from "./frame.ts";
 import { FLAGS } from "./hand.ts";
 import { writeMaps } from "./ids.ts";
 import { endPuppet, startPuppet } from "./launch.ts";
+import { settled } from "./lookup.ts";
 import { PuppetKernel } from "./remote.ts";
 
 /** Starts a puppet. Throws the SystemError of the namespace that could not be made or entered. */
@@ -183,7 +184,10 @@ class Puppet implements Driven {
   together(act: (kernel: Attempting) => unknown): number | undefined {
     const batch = new Batch();
     const wanted = act(batch);
-    const results = this.#kernel.carryOut(batch);
+    const carryOut = () => this.#kernel.carryOut(batch);
+    // Where the only look-up comes first, nothing has happened when it fails.
+    const looks = batch.entries.findLastIndex(({ name }) => name === "openat2") === 0;
+    const results = looks ? settled(carryOut) : carryOut();
     return typeof wanted === "number" ? results[batch.indexOf(wanted)] : undefined;
   }
 

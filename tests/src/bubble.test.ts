@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
   closeSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -227,6 +228,22 @@ describe("symbolic links", () => {
     expect(readdirSync(victim)).toEqual([]);
     // Without the link's way out, the same works.
     expect(tried("/tmp", "/tmp/l/made")).toMatchObject({ code: 0, err: "" });
+  });
+
+  // openat2(2) then answers EAGAIN to nearly every look-up with dots in it.
+  test("are followed while somebody else renames without end", () => {
+    const [one, other] = [join(directory, "one"), join(directory, "other")];
+    writeFileSync(one, "");
+    const script = `const { renameSync } = require("node:fs"); for (;;) { renameSync("${one}", "${other}"); renameSync("${other}", "${one}"); }`;
+    const renaming = Bun.spawn([process.execPath, "-e", script]);
+    try {
+      while (existsSync(one)) Bun.sleepSync(1);
+      const made = Array.from({ length: 50 }, (_, index) => ["--dir", `/lent/relative/${index}`]);
+      const args = [...BARE.split(" "), "--tmpfs", victim, "--bind", lent, "/lent", ...made.flat(), "true"];
+      for (let round = 0; round < 5; round++) expect(ours(args)).toMatchObject({ code: 0, err: "" });
+    } finally {
+      renaming.kill();
+    }
   });
 
   test.each(["absolute", "relative"])("that are %s and planted in what is lent lead to places inside", (name) => {

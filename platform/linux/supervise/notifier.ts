@@ -18,6 +18,7 @@ import { ERRNO, O, RESOLVE, SIG } from "../../../syscalls/linux/numbers.ts";
 import { openProcess, takeDescriptor } from "../../../syscalls/linux/process.ts";
 import { signalProcess } from "../../../syscalls/linux/signal.ts";
 import type { SupervisedCall } from "../../platform.ts";
+import { settled } from "../lookup.ts";
 import { explain } from "../seccomp/explain.ts";
 import { describeCall, nameOf, pathInside, processOf } from "./caller.ts";
 import {
@@ -232,13 +233,12 @@ function lend(
 function look(call: SupervisedCall): Descriptor | number {
   try {
     using root = new Descriptor(open(self, `/proc/${call.tid}/root`, O.PATH | O.DIRECTORY | O.CLOEXEC));
-    return new Descriptor(
-      openResolved(self, pathInside(call), {
-        directory: root.number,
-        flags: O.PATH | O.CLOEXEC,
-        resolve: RESOLVE.IN_ROOT | RESOLVE.NO_MAGICLINKS,
-      }),
-    );
+    const how = {
+      directory: root.number,
+      flags: O.PATH | O.CLOEXEC,
+      resolve: RESOLVE.IN_ROOT | RESOLVE.NO_MAGICLINKS,
+    };
+    return new Descriptor(settled(() => openResolved(self, pathInside(call), how)));
   } catch (error) {
     if (error instanceof SystemError) return error.errno;
     throw error;
