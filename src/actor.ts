@@ -187,7 +187,7 @@ function receive(
 }
 
 /** How long a process may outlive its link. */
-const LINGER_MS = 500;
+const LINGER_MS = 2000;
 
 /** A running actor. */
 export class Actor<Module = unknown, Message = unknown> implements AsyncDisposable {

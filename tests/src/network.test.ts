@@ -13,6 +13,7 @@ type Reaching = typeof import("./fixtures/reaching.ts");
 const MIB = 1024 * 1024;
 
 const silent = Promise.withResolvers<void>();
+const arrived = Promise.withResolvers<void>();
 let requests = 0;
 let aborted = 0;
 let made = 0;
@@ -42,6 +43,7 @@ async function answer(request: Request): Promise<Response> {
       return new Response(Bun.gzipSync(Buffer.from("here")), { headers: { "content-encoding": "gzip" } });
     case "/silent":
       request.signal.addEventListener("abort", () => void aborted++);
+      arrived.resolve();
       await silent.promise;
       return new Response();
     case "/endless":
@@ -223,7 +225,10 @@ describe("fetch() of an actor", () => {
   });
 
   test("aborts by its signal, and the server is told", async () => {
-    expect(await actor.call.abort(net(), at("/silent"))).toBe("enough");
+    const answer = actor.call.abort(net(), at("/silent"));
+    await arrived.promise;
+    await actor.call.giveUp("enough");
+    expect(await answer).toBe("enough");
     while (aborted === 0) await Bun.sleep(2);
   });
 

@@ -245,16 +245,16 @@ test("a tunnel that is silent for idleMs ends", async () => {
 
 test("one that is not silent goes on", async () => {
   using to = server("", { ends: false });
-  using by = proxy(rulesFor(to.port), { idleMs: 1000 });
+  using by = proxy(rulesFor(to.port), { idleMs: 2000 });
   using client = await by.client();
   await client.write(Buffer.from(`CONNECT a.example:${to.port} HTTP/1.1\r\n\r\n`));
   await some(client, 39);
-  for (let count = 0; count < 30; count++) {
+  for (let count = 0; count < 50; count++) {
     await client.write(Buffer.from("x"));
     await Bun.sleep(50);
   }
-  for (let tries = 0; to.got[0] !== "x".repeat(30) && tries < 500; tries++) await Bun.sleep(10);
-  expect(to.got[0]).toBe("x".repeat(30));
+  for (let tries = 0; to.got[0] !== "x".repeat(50) && tries < 500; tries++) await Bun.sleep(10);
+  expect(to.got[0]).toBe("x".repeat(50));
 });
 
 describe("CONNECT", () => {

@@ -47,7 +47,7 @@ test("a program waits while nobody reads", async () => {
   expect(state).toBe("waits");
   let last = "";
   for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
-    last = Buffer.from(piece.value).toString();
+    last = (last + Buffer.from(piece.value).toString()).slice(-16); // a piece ends anywhere
   }
   expect(last).toEndWith("1000000\r\n");
 });
