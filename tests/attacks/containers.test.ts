@@ -440,7 +440,11 @@ describe("a host that is killed", () => {
         const reader = child.stdout.getReader();
         let text = "";
         const says = async (word: string) => {
-          while (!text.includes(word)) text += new TextDecoder().decode((await reader.read()).value);
+          while (!text.includes(word)) {
+            const { done: over, value } = await reader.read();
+            if (over) throw new Error(`The host ended before it said ${word}: ${text}`);
+            text += new TextDecoder().decode(value);
+          }
         };
         try {
           await says("begins");

@@ -206,7 +206,7 @@ describe("an actor that was handed a network", () => {
     {
       using net = network([rule]);
       await using actor = await inside<Network>("network");
-      expect(await actor.call.floodNetwork(net, rule)).toBe(64);
+      expect(await actor.call.floodNetwork(net, rule, 64)).toBe(64);
       // Two for each stream, its own end and the server's; the server of this test has as many.
       expect(openDescriptors() - before).toBeLessThan(3 * 64 + 32);
       await using other = await inside<Network>("network");
