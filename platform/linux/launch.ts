@@ -1,5 +1,5 @@
 /** Starting a puppet: one clone, and what its child must do before it is a program of its own. */
-import { CFunction, ptr } from "bun:ffi";
+import { ptr } from "bun:ffi";
 import { Descriptor } from "../../syscalls/descriptor.ts";
 import { SystemError } from "../../syscalls/error.ts";
 import { executable, type Kernel, numberOf, type SyscallName, self } from "../../syscalls/kernel.ts";
@@ -11,6 +11,7 @@ import { CLONE_ARGS_STRUCT, executeDescriptor, openProcess, WALL } from "../../s
 import { signalProcess } from "../../syscalls/linux/signal.ts";
 import { socketPair } from "../../syscalls/linux/socket.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
+import { runAnchored } from "./anchor.ts";
 import { Batch, layOut, STRINGS } from "./frame.ts";
 import { carryOut, puppetImage } from "./puppet.ts";
 import { PuppetKernel } from "./remote.ts";
@@ -153,7 +154,7 @@ function clone(block: DataView, base: number, namespaces: bigint): { pid: number
     [BigInt(numberOf(name)), ...words].forEach((word, index) => {
       block.setBigUint64(8 * index, word, true);
     });
-    return stub()(base);
+    return runAnchored(stub(), base);
   };
   const args = CLONE_ARGS_STRUCT.encode({ flags: share | CLONE.CLEAR_SIGHAND | namespaces, pidfd: BigInt(ptr(pidfd)) });
   let name: SyscallName = "clone3";
@@ -173,14 +174,10 @@ export function namesOf(namespaces: bigint): string {
   return names.map(([name]) => `CLONE_${name}`).join("|");
 }
 
-let made: ((block: number) => number) | undefined;
+let made: number | undefined;
 
-function stub(): (block: number) => number {
-  made ??= CFunction({
-    ptr: executable(stubCode().assemble()) as never,
-    args: ["ptr"],
-    returns: "i64_fast" as never,
-  }) as unknown as (block: number) => number; // one word in, one word out
+function stub(): number {
+  made ??= executable(stubCode().assemble());
   return made;
 }
 

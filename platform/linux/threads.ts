@@ -1,9 +1,9 @@
 /** Calls that every thread of this process makes for itself, for what the kernel keeps by thread: credentials, Landlock, no-new-privileges. */
 import { toArrayBuffer } from "bun:ffi";
 import { readdirSync, readFileSync } from "node:fs";
-import { SystemError } from "../../syscalls/error.ts";
 import { executable, numberOf, self } from "../../syscalls/kernel.ts";
-import { ERRNO, MAP, PROT, SA } from "../../syscalls/linux/numbers.ts";
+import { FUTEX, waitWhileZero } from "../../syscalls/linux/futex.ts";
+import { MAP, PROT, SA } from "../../syscalls/linux/numbers.ts";
 import { Struct } from "../../syscalls/struct.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
 import { PartlyConfined } from "../platform.ts";
@@ -14,7 +14,7 @@ import { carryOut } from "./puppet.ts";
  * The signal by which glibc changes the ids of all threads, and by which we do the rest: its wrappers never block it, where Bun's
  * own threads block nearly all others. What is meant for glibc goes on to glibc.
  */
-const SIGNAL = 33;
+export const SIGNAL = 33;
 
 /*
  * The memory that the handler works in: the thread whose turn it is, the number of calls, how many were left when it gave up, whether it
@@ -34,8 +34,6 @@ const SIGINFO = new Struct({ signo: "i32", errno: "i32", code: "i32" });
 const SIGINFO_SIZE = 128;
 const SIGACTION = new Struct({ handler: "u64", flags: "u64", restorer: "u64", mask: "u64" });
 const SET_SIZE = 8;
-const TIMESPEC = new Struct({ seconds: "i64", nanoseconds: "i64" });
-const FUTEX = { WAIT_PRIVATE: 128, WAKE_PRIVATE: 129 } as const;
 
 /** For how long a thread may keep everyone waiting; and how often it is looked at, for one that ends does not say so. */
 const PATIENCE_MS = 10_000;
@@ -202,7 +200,7 @@ function haveMake(thread: Thread, { own, frame, count }: Round): number {
     }
     // Again where it is gone: another instance of ours that came just now knows nothing of this one yet.
     if (!has(status.SigPnd!)) send(thread.id);
-    wait(own.address + THROUGH);
+    waitWhileZero(self, own.address + THROUGH, LOOK_NS);
   }
   return count - get(own, LEFT);
 }
@@ -223,16 +221,6 @@ const has = (set: string) => ((BigInt(`0x${set}`) >> BigInt(SIGNAL - 1)) & 1n) =
 
 function reasonOf({ State, SigBlk }: Status): string {
   return has(SigBlk!) ? `it blocks signal ${SIGNAL}` : `it takes no signals, in state ${State}`;
-}
-
-/** Waits while the word at an address is zero, for a while at most. */
-function wait(address: number): void {
-  try {
-    self.call("futex", address, FUTEX.WAIT_PRIVATE, 0, TIMESPEC.encode({ nanoseconds: LOOK_NS }));
-  } catch (error) {
-    const passing: readonly number[] = [ERRNO.EAGAIN, ERRNO.EINTR, ERRNO.ETIMEDOUT];
-    if (!(error instanceof SystemError && passing.includes(error.errno))) throw error;
-  }
 }
 
 interface Block {

@@ -24,7 +24,7 @@ import { endChild, endPuppet, holdChild, namesOf, type Puppet, startPuppet } fro
 const zygotes: { apart?: Puppet; shared?: Puppet } = {};
 
 /** What the zygote gets of the host, in this order, at the first numbers that it has free. */
-const CHILDS_STRINGS = NEWS + 1;
+export const CHILDS_STRINGS = NEWS + 1;
 const OTHERS = NEWS + 2;
 
 /** SCM_MAX_FD: what the kernel sends at once. */
@@ -38,9 +38,10 @@ export interface Birth {
   readonly sharedNetwork: boolean;
   /** The maps of its user namespace, if it has one. */
   readonly maps: IdMaps | undefined;
-  /** The host's descriptors of its strings and of its news. */
+  /** The host's descriptor of its strings. */
   readonly strings: number;
-  readonly news: number;
+  /** That of its news, where it is to tell of children. */
+  readonly news?: number;
   /** More of the host's descriptors, by the numbers, from 100 on, that they get. */
   readonly placed: ReadonlyMap<number, number>;
 }
@@ -79,7 +80,7 @@ function forkFrom(parent: Puppet, birth: Birth): Born {
   const count = birth.placed.size + 2;
   if (count > MOST_SENT)
     throw new RangeError(`Cannot hand over ${count} descriptors and mounts: at most ${MOST_SENT} can be`);
-  const sent = [birth.news, birth.strings, ...birth.placed.values()];
+  const sent = [birth.news ?? birth.strings, birth.strings, ...birth.placed.values()];
   // A zygote that waits for descriptors which cannot be sent would take the next frame for them.
   for (const descriptor of sent) self.call("fcntl", descriptor, F.GETFD, 0);
   receiveDescriptors(batch, STRINGS, new Uint8Array(1), { most: sent.length });

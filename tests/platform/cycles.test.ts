@@ -24,7 +24,8 @@ testPuppet(
       JSON.parse(output);
     expect(ends).toEqual({ killed: CYCLES / 2, "returned 7": CYCLES / 2 });
     expect(after.descriptors.length).toBe(before.descriptors.length);
-    expect([before.children, after.children]).toEqual([[], []]);
+    expect(after.children).toEqual(before.children); // the zygote, which stays
+    expect(before.children.length).toBeLessThan(2);
     console.log(
       `RSS of the host: ${before.rssMib.toFixed(1)} MiB after ${WARM} actors, ${after.rssMib.toFixed(1)} after ${CYCLES}`,
     );

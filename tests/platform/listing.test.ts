@@ -3,6 +3,7 @@ import { describe, expect } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { beginCode, serveCode } from "../../platform/linux/anchor.ts";
 import { stubCode } from "../../platform/linux/launch.ts";
 import { puppetCode, puppetImage } from "../../platform/linux/puppet.ts";
 import { handlerCode } from "../../platform/linux/threads.ts";
@@ -75,6 +76,8 @@ describe("listing() is what objdump reads in the code", () => {
     stubCode,
     trapCode,
     handlerCode: () => handlerCode(0x7f1234567000),
+    beginCode,
+    serveCode,
     everything,
   })) {
     testObjdump(`of ${name}()`, () => {
