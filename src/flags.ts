@@ -1,5 +1,6 @@
 /** What is written behind `caisson run` and `caisson exec`, as a sandbox and what runs in it. */
 import { parseArgs } from "node:util";
+import { LIMITS, type LimitKey } from "./limits.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { suggestion } from "./suggestion.ts";
 
@@ -32,7 +33,7 @@ export interface ProgramCommand {
   /** Nothing is refused, and what would be is told. */
   readonly audit?: true;
   /** The size of a file system in memory on `/tmp`. */
-  readonly tmp?: string | number;
+  readonly tmp?: string;
   readonly cwd?: string;
   /** What its walls refuse is told as it happens. */
   readonly observe?: boolean;
@@ -54,7 +55,6 @@ interface Flag {
 
 type Flags = Readonly<Record<string, Flag>>;
 type Environment = Readonly<Record<string, string | undefined>>;
-type Limits = { -readonly [Name in keyof NonNullable<Sandbox["limits"]>]: string | number };
 
 /** A sandbox that is being written, and what goes with it. */
 interface Draft {
@@ -63,44 +63,37 @@ interface Draft {
   readonly run: string[];
   readonly net: string[];
   readonly env: Record<string, string>;
-  readonly limits: Limits;
+  readonly limits: Partial<Record<LimitKey, string | number>>;
   unveil?: Record<string, string>;
   promises?: string;
   onBreak?: NonNullable<Sandbox["onBreak"]>;
   policy?: string;
   observe?: boolean;
   audit?: true;
-  tmp?: string | number;
+  tmp?: string;
   cwd?: string;
   plain?: boolean;
 }
 
-// Bare digits are the unit of the interface: bytes and seconds.
-const amount = (value: string) => (/^\d+(?:\.\d+)?$/.test(value) ? Number(value) : value);
+/** What the flag of a limit is called. */
+const flagOf = (key: string) => key.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 
-/** The limits that have flags, by what they are called in a sandbox. */
-const LIMITS = {
-  memory: "memory",
-  cpuTime: "cpu-time",
-  wallTime: "wall-time",
-  processes: "processes",
-  files: "files",
-  fileSize: "file-size",
-} as const;
+// Bare digits are for what needs no unit.
+const amount = (name: LimitKey, value: string) =>
+  !("suffix" in LIMITS[name].of) && /^\d+(?:\.\d+)?$/.test(value) ? Number(value) : value;
 
 const limit =
-  (name: keyof typeof LIMITS): Flag["take"] =>
+  (name: LimitKey): Flag["take"] =>
   ({ limits }, value) => {
-    if (limits[name] !== undefined) throw new UsageError(`Cannot use --${LIMITS[name]} twice`);
-    limits[name] = amount(value);
+    if (limits[name] !== undefined) throw new UsageError(`Cannot use --${flagOf(name)} twice`);
+    limits[name] = amount(name, value);
   };
 
 const once =
   (name: "tmp" | "cwd" | "policy" | "promises"): Flag["take"] =>
   (draft, value) => {
     if (draft[name] !== undefined) throw new UsageError(`Cannot use --${name} twice`);
-    if (name === "tmp") draft.tmp = amount(value);
-    else draft[name] = value;
+    draft[name] = value;
   };
 
 const refused = (flag: string, value: string, instead: string): Flag => ({
@@ -151,15 +144,55 @@ const BOTH = {
     help: "what it may allocate, such as 256MiB; or else 512MiB",
     take: limit("memory"),
   },
+  swap: {
+    value: "size",
+    help: "what of that may be swapped out; 0B demands that\nnothing is",
+    take: limit("swap"),
+  },
+  cpu: {
+    value: "number",
+    help: "processors that it may keep busy, such as 0.5 or 2",
+    take: limit("cpu"),
+  },
   "cpu-time": {
     value: "time",
-    help: "processor time of all its threads, in whole seconds",
+    help: "processor time of all its threads, such as 5s",
     take: limit("cpuTime"),
   },
   "wall-time": {
     value: "time",
     help: "time from its start to its end, such as 30s or 500ms",
     take: limit("wallTime"),
+  },
+  files: {
+    value: "number",
+    help: "open files; or else 256",
+    take: limit("files"),
+  },
+  "file-size": {
+    value: "size",
+    help: "how large it can make one file; or else 64MiB",
+    take: limit("fileSize"),
+  },
+  disk: {
+    value: "size",
+    help: "what it may write to disk in all",
+    take: limit("disk"),
+  },
+  "disk-read": {
+    value: "rate",
+    help: "how fast it may read from a disk, such as 10MiB/s",
+    take: limit("diskRead"),
+  },
+  "disk-write": {
+    value: "rate",
+    help: "how fast it may write to a disk",
+    take: limit("diskWrite"),
+  },
+  output: {
+    value: "size",
+    help: "what it may print, both streams together",
+    take: limit("output"),
   },
   unveil: {
     value: "path:rwxc",
@@ -205,6 +238,16 @@ const BOTH = {
 /** What may be granted to a script. */
 export const FLAGS: Flags = {
   ...BOTH,
+  messages: {
+    value: "number",
+    help: "messages that it may have sent and nobody has read",
+    take: limit("messages"),
+  },
+  "in-flight": {
+    value: "size",
+    help: "how much these may be together",
+    take: limit("inFlight"),
+  },
   net: refused("net", "host,...", NO_NET),
   run: refused("run", "program,...", NO_RUN),
 };
@@ -236,29 +279,27 @@ export const PROGRAM_FLAGS: Flags = {
     help: "where it starts; or else here, if a grant shows that,\nand in / if none does",
     take: once("cwd"),
   },
-  memory: { ...BOTH.memory, help: "what each process may allocate; or else 512MiB" },
-  "cpu-time": { ...BOTH["cpu-time"], help: "processor time of each process, in whole seconds" },
+  memory: BOTH.memory,
+  swap: BOTH.swap,
+  cpu: BOTH.cpu,
+  "cpu-time": BOTH["cpu-time"],
   "wall-time": BOTH["wall-time"],
-  unveil: BOTH.unveil,
-  promises: BOTH.promises,
-  "on-break": BOTH["on-break"],
-  observe: BOTH.observe,
-  audit: BOTH.audit,
   processes: {
     value: "number",
     help: "processes and threads, of all that it starts; or else 64",
     take: limit("processes"),
   },
-  files: {
-    value: "number",
-    help: "open files of each process; or else 256",
-    take: limit("files"),
-  },
-  "file-size": {
-    value: "size",
-    help: "how large it can make one file; or else 64MiB",
-    take: limit("fileSize"),
-  },
+  files: { ...BOTH.files, help: "open files of each process; or else 256" },
+  "file-size": BOTH["file-size"],
+  disk: BOTH.disk,
+  "disk-read": BOTH["disk-read"],
+  "disk-write": BOTH["disk-write"],
+  output: BOTH.output,
+  unveil: BOTH.unveil,
+  promises: BOTH.promises,
+  "on-break": BOTH["on-break"],
+  observe: BOTH.observe,
+  audit: BOTH.audit,
   plain: {
     help: "no terminal of its own: what it prints comes line by\nline, and does nothing to yours but colour it",
     take: (draft) => {
@@ -313,9 +354,8 @@ export function programCommandOf(args: readonly string[], env: Environment): Pro
 /** What is wrong with a sandbox, in the words of the flags. */
 export function inFlags(error: unknown): UsageError {
   const { code, path, message } = error as NodeJS.ErrnoException;
-  const told = Object.entries(LIMITS).reduce(
-    (text, [name, flag]) => text.replace(`limits.${name}`, `--${flag}`),
-    message,
+  const told = message.replaceAll(/\blimits\.(\w+)/g, (place, name) =>
+    Object.hasOwn(LIMITS, name) ? `--${flagOf(name)}` : place,
   );
   return new UsageError(code === "ENOENT" ? `Cannot grant ${path}: there is no such file or directory` : told, {
     cause: error,
@@ -323,7 +363,7 @@ export function inFlags(error: unknown): UsageError {
 }
 
 // The limits are checked with the sandbox: text that is no number is not one there either.
-const sandboxOf = (draft: Omit<Sandbox, "limits"> & { readonly limits: Limits }): Sandbox => draft as Sandbox;
+const sandboxOf = (draft: Omit<Sandbox, "limits"> & Pick<Draft, "limits">): Sandbox => draft as Sandbox;
 
 /** Takes the flags, up to what is not one; undefined where one of them asks for help. */
 function parse(

@@ -1,11 +1,12 @@
 /** Policies as values: `caisson/policy`. Read, compared, joined and printed; all of it before anything is started. */
 import { resolve } from "node:path";
-import type { Limits, Policy } from "../platform/index.ts";
+import type { Policy } from "../platform/index.ts";
 import { bitsOf, common, covers, type Grants, grantAt, grantsOf, lettersOf, united } from "./grant.ts";
+import { joined, LIMIT_KEYS, type SandboxLimits, weightOf, writtenOf } from "./limits.ts";
 import { formatRule, isRuleWithin, parseRule, type Rule } from "./rule.ts";
 import { checked, type Kind, type Sandbox } from "./sandbox.ts";
 import { readJson } from "./strict.ts";
-import { absolute, boundOf, type Excess, excessOf, LIMITS } from "./within.ts";
+import { absolute, boundOf, type Excess, excessOf } from "./within.ts";
 
 export { print } from "./print.ts";
 export type { Kind, Sandbox } from "./sandbox.ts";
@@ -128,7 +129,12 @@ export function extend(sandbox: Sandbox, more: Sandbox): Sandbox {
     run: [...one.run, ...other.run],
     rules: [...one.net, ...other.net].map(parseRule),
     env: { ...one.env, ...other.env },
-    limits: { ...own.limits, ...added.limits },
+    limits: joined(
+      LIMIT_KEYS.map((key) => {
+        const more = writtenOf(added.limits, key);
+        return Object.keys(more).length > 0 ? more : writtenOf(own.limits, key);
+      }),
+    ),
     allowUnenforced: [...one.allowUnenforced, ...other.allowUnenforced],
     promises: one.promises === undefined ? other.promises : [...one.promises, ...(other.promises ?? [])],
     onBreak: added.onBreak ?? one.onBreak,
@@ -136,19 +142,18 @@ export function extend(sandbox: Sandbox, more: Sandbox): Sandbox {
   });
 }
 
-type WrittenLimits = NonNullable<Sandbox["limits"]>;
-
 /** Of each limit the one that is preferred, as it was written; none where it is the one that holds without a word. */
 function limitsOf(
   [a, one]: readonly [Sandbox, Policy],
   [b, other]: readonly [Sandbox, Policy],
   prefers: (first: number, second: number) => boolean,
-): WrittenLimits {
-  const chosen = (Object.keys(LIMITS) as (keyof Limits)[]).map((name) => {
-    const [first, second] = [one, other].map(({ limits }) => limits[name] ?? Number.POSITIVE_INFINITY);
-    return [name, (prefers(first!, second!) ? a : b).limits?.[name]] as const;
-  });
-  return Object.fromEntries(chosen.filter(([, amount]) => amount !== undefined));
+): SandboxLimits {
+  return joined(
+    LIMIT_KEYS.map((key) => {
+      const preferred = prefers(weightOf(one.limits, key), weightOf(other.limits, key)) ? a : b;
+      return writtenOf(preferred.limits, key);
+    }),
+  );
 }
 
 interface Parts {
@@ -156,7 +161,7 @@ interface Parts {
   readonly run: readonly string[];
   readonly rules: readonly Rule[];
   readonly env: Readonly<Record<string, string>>;
-  readonly limits: WrittenLimits;
+  readonly limits: SandboxLimits;
   readonly allowUnenforced: Policy["allowUnenforced"];
   readonly promises: Policy["promises"];
   readonly onBreak: Policy["onBreak"];

@@ -1,9 +1,10 @@
 /** A sandbox in words for a person. */
 import { printable } from "./decision.ts";
 import { grantsOf, lettersOf } from "./grant.ts";
+import { LIMITS, type LimitKey, printLimit } from "./limits.ts";
 import { parseRule } from "./rule.ts";
 import type { Kind, Sandbox } from "./sandbox.ts";
-import { boundOf, LIMITS } from "./within.ts";
+import { boundOf } from "./within.ts";
 
 const DEEDS = { r: "read", w: "write", x: "execute", c: "create, rename and remove" } as const;
 
@@ -19,7 +20,7 @@ export function print(sandbox: Sandbox, of: Kind = "program"): string {
     ["May connect to", policy.net.map(hostOf)],
     ["Is given", Object.keys(policy.env).toSorted().map(printable)],
     ["Keeps to", promised(policy)],
-    ["Is held to", Object.entries(policy.limits).map(([name, amount]) => limitOf(name as keyof typeof LIMITS, amount))],
+    ["Is held to", Object.entries(policy.limits).map(([key, amount]) => limitOf(key as LimitKey, amount))],
     ["May start without", policy.allowUnenforced.map((guarantee) => `the guarantee "${guarantee}"`)],
     ["May not", refusals(policy, grants.map(([, bits]) => lettersOf(bits)).join(""))],
   ];
@@ -50,17 +51,8 @@ function promised({ promises, onBreak }: Described): string[] {
   return [`${promises.length === 0 ? "no promise but to end" : `the promises ${promises.join(" ")}`}: ${end}`];
 }
 
-const NAMES = {
-  memory: "of memory",
-  cpuTime: "of processor time",
-  wallTime: "from start to end",
-  processes: "processes and threads",
-  files: "open files",
-  fileSize: "in one file",
-} as const;
-
-const limitOf = (name: keyof typeof LIMITS, amount: number) =>
-  amount === 1 && name === "processes" ? "1 process" : `${LIMITS[name](amount)} ${NAMES[name]}`;
+const limitOf = (key: LimitKey, amount: number) =>
+  amount === 1 && key === "processes" ? "1 process" : `${printLimit(key, amount)} ${LIMITS[key].told}`;
 
 function refusals({ run, net, env, promises }: Described, letters: string): string[] {
   const missing = [

@@ -4,8 +4,8 @@ import { basename, dirname, join, resolve } from "node:path";
 import { Check, Errors } from "typebox/schema";
 import { GUARANTEES, type Guarantee, type Limits, type Policy, parsePromises } from "../platform/index.ts";
 import { refuseTaking } from "./grant.ts";
+import { amountsOf, LIMITS_SCHEMA, type SandboxLimits } from "./limits.ts";
 import { plain, refusal, type Steps } from "./plain.ts";
-import { secondsOf, sizeOf } from "./quantity.ts";
 import { parseRule } from "./rule.ts";
 import { suggestion } from "./suggestion.ts";
 
@@ -26,17 +26,6 @@ const record = (keys: string, value: object, words: Words) => ({
   patternProperties: { [keys]: value },
   additionalProperties: false,
   ...words,
-});
-const amount = (title: string, description: string) => ({
-  anyOf: [{ type: "number", exclusiveMinimum: 0 }, { type: "string" }],
-  title,
-  description,
-});
-const size = (description: string) => amount('a size such as "256 MiB", or a number of bytes', description);
-const time = (description: string) => amount('a time such as "30 s", or a number of seconds', description);
-const whole = ([minimum, maximum]: readonly [number, number], description: string) => ({
-  ...{ type: "integer", minimum, maximum },
-  ...{ title: `a whole number from ${minimum} to ${maximum}`, description },
 });
 const oneOf = (words: readonly string[], description?: string) => ({
   anyOf: words.map((word) => ({ type: "string", const: word })),
@@ -64,20 +53,7 @@ export const SCHEMA = {
       title: "variables, each a name without = and a text",
       description: "Its environment, whole.",
     }),
-    limits: {
-      type: "object",
-      properties: {
-        memory: size("What it may allocate; 512 MiB where nothing is said, 64 MiB at least."),
-        cpu: { type: "number", exclusiveMinimum: 0, title: "a number", description: "Not supported yet." },
-        cpuTime: time("Processor time of all its threads. Counted in whole seconds."),
-        wallTime: time("Time from start to end."),
-        processes: whole([1, 4_194_304], "Processes and threads of a program; 64 where nothing is said."),
-        files: whole([32, 65_536], "Open descriptors; 256 where nothing is said."),
-        fileSize: size("How large it can make one file; 64 MiB where nothing is said."),
-      },
-      additionalProperties: false,
-      title: "limits by their names",
-    },
+    limits: LIMITS_SCHEMA,
     allowUnenforced: {
       type: "array",
       items: oneOf(GUARANTEES),
@@ -118,22 +94,8 @@ export interface Sandbox {
   readonly net?: readonly string[];
   /** Its environment, whole. */
   readonly env?: Readonly<Record<string, string>>;
-  readonly limits?: {
-    /** What it may allocate beyond an idle Bun: `"256 MiB"`, or bytes. 512 MiB where nothing is said, 64 MiB at least. */
-    readonly memory?: string | number;
-    /** Share of a processor. Not supported yet: throws. */
-    readonly cpu?: number;
-    /** Processor time of all its threads: `"5 s"`, or seconds. Counted in whole seconds. */
-    readonly cpuTime?: string | number;
-    /** Time from start to end: `"30 s"`, `"500 ms"`, or seconds. */
-    readonly wallTime?: string | number;
-    /** Processes and threads of a program and all that it starts; 64 where nothing is said. An actor is one. */
-    readonly processes?: number;
-    /** Open descriptors; 256 where nothing is said. */
-    readonly files?: number;
-    /** How large it can make one file: `"1 MiB"`, or bytes. 64 MiB where nothing is said. */
-    readonly fileSize?: string | number;
-  };
+  /** How much of the machine it may have, and for how long. */
+  readonly limits?: SandboxLimits;
   /** Guarantees without which it may start, where this machine cannot keep them. */
   readonly allowUnenforced?: readonly Guarantee[];
   /**
@@ -150,11 +112,11 @@ export interface Sandbox {
   readonly onBreak?: "kill" | "errno";
 }
 
+/** What nothing is inherited from. */
+const NONE: SandboxLimits = Object.create(null);
+
 /** For whom a policy is made. */
 export type Kind = "actor" | "program";
-
-const MIB = 2 ** 20;
-const LEAST_MEMORY = 64 * MIB;
 
 /**
  * A copy of a sandbox of which every word is checked, though no path is looked up. Throws TypeError or RangeError with the place of what is
@@ -165,13 +127,16 @@ export function checked(value: unknown): Sandbox {
   const copy = plain(value);
   if (!Check(SCHEMA, copy)) {
     const [, [first]] = Errors(SCHEMA, copy);
-    throw wrong(stepsOf(first?.instancePath ?? ""), copy);
+    const at = stepsOf(first?.instancePath ?? "");
+    // Of an amount more can be said than that a pattern does not match.
+    if (at[0] === "limits" && at.length === 2) amountsOf((copy as Sandbox).limits!, "program");
+    throw wrong(at, copy);
   }
   const sandbox = copy as Sandbox & { $schema?: string };
   delete sandbox.$schema;
   for (const rule of sandbox.net ?? []) parseRule(rule);
   if (sandbox.promises !== undefined) parsePromises(sandbox.promises);
-  limitsOf(sandbox.limits, "program");
+  amountsOf(sandbox.limits ?? NONE, "program");
   return sandbox;
 }
 
@@ -193,7 +158,8 @@ function wrong(at: Steps, sandbox: unknown): TypeError {
       properties?.[step] ?? Object.entries(patternProperties ?? {}).find(([key]) => RegExp(key).test(step))?.[1];
     if (next === undefined && items === undefined) {
       const known = Object.keys(properties ?? {});
-      const why = known.length > 0 ? `there is no such key${suggestion(step, known)}` : `expected ${schema.title}`;
+      const why =
+        known.length > 0 ? `there is no such key${suggestion(step, akin(step, known))}` : `expected ${schema.title}`;
       return refusal(at.slice(0, depth), `has ${JSON.stringify(step)}: ${why}`);
     }
     schema = next ?? items!;
@@ -202,6 +168,12 @@ function wrong(at: Steps, sandbox: unknown): TypeError {
   // What is in a variable may be a secret.
   const shown = at[0] === "env" ? `a ${typeof value}` : shorten(Bun.inspect(value, { compact: true }));
   return refusal(at, `is ${shown}: expected ${schema.title}`);
+}
+
+/** A word that begins as known ones do means one of these: `memoryMb` is no other limit. */
+function akin(word: string, known: readonly string[]): readonly string[] {
+  const stem = known.filter((each) => word.startsWith(each)).toSorted((a, b) => b.length - a.length)[0];
+  return stem === undefined ? known : known.filter((each) => each.startsWith(stem));
 }
 
 const shorten = (text: string) => (text.length > 60 ? `${text.slice(0, 60)}...` : text);
@@ -216,7 +188,16 @@ function stepsOf(pointer: string): string[] {
 export function policyOf(sandbox: Sandbox = {}, of: Kind = "actor"): Policy {
   const given = checked(sandbox);
   if (of === "actor") refuseOfActors(given);
+  else refuseOfPrograms(given.limits);
   return completed(given, of, grantable);
+}
+
+/**
+ * The limits of a program or a container, or of an actor: one number each, and what is left out is what such a one has. Throws TypeError and
+ * RangeError with the place.
+ */
+export function limitsOf(limits: Sandbox["limits"], of: Kind = "program"): Limits {
+  return policyOf(limits === undefined ? {} : { limits }, of).limits;
 }
 
 /** A policy of what has been checked. @param real gives the path without symbolic links, or throws */
@@ -228,7 +209,7 @@ export function completed(sandbox: Sandbox, of: Kind, real: (path: string) => st
     run: [...(sandbox.run ?? [])],
     net: [...(sandbox.net ?? [])],
     env: { ...sandbox.env },
-    limits: limitsOf(sandbox.limits, of),
+    limits: amountsOf(sandbox.limits ?? NONE, of),
     allowUnenforced: [...(sandbox.allowUnenforced ?? [])],
     promises: sandbox.promises === undefined ? undefined : parsePromises(sandbox.promises),
     unveil: Object.entries(sandbox.unveil ?? {}).map(([path, permissions]) => ({ path: real(path), permissions })),
@@ -239,26 +220,6 @@ export function completed(sandbox: Sandbox, of: Kind, real: (path: string) => st
   return policy;
 }
 
-function limitsOf(limits: NonNullable<Sandbox["limits"]> = Object.create(null), of: Kind): Limits {
-  if (limits.cpu !== undefined)
-    throw new TypeError(
-      "Cannot use limits.cpu: this version of caisson does not support it; limits.cpuTime bounds processor time",
-    );
-  const memory = limits.memory === undefined ? 512 * MIB : sizeOf(limits.memory, "limits.memory");
-  if (memory < LEAST_MEMORY)
-    throw new RangeError(`Cannot limit memory to ${limits.memory}: Bun needs 64 MiB beside what it starts with`);
-  const cpuTime = limits.cpuTime === undefined ? undefined : secondsOf(limits.cpuTime, "limits.cpuTime");
-  const wallTime = limits.wallTime === undefined ? undefined : secondsOf(limits.wallTime, "limits.wallTime");
-  return {
-    memory,
-    ...(cpuTime === undefined ? {} : { cpuTime }),
-    ...(wallTime === undefined ? {} : { wallTime: wallTime * 1000 }),
-    processes: limits.processes ?? (of === "actor" ? 1 : 64),
-    files: limits.files ?? 256,
-    fileSize: limits.fileSize === undefined ? 64 * MIB : sizeOf(limits.fileSize, "limits.fileSize"),
-  };
-}
-
 /** What makes no sense of an actor is refused: never ignored. */
 function refuseOfActors({ run, net, limits }: Sandbox): void {
   const not = (what: string, instead: string) => new TypeError(`Cannot use ${what} for an actor: ${instead}`);
@@ -267,6 +228,11 @@ function refuseOfActors({ run, net, limits }: Sandbox): void {
     throw not("net", "an actor has no network of its own; hand it network([...]) in a message");
   if (limits?.processes !== undefined && limits.processes !== 1)
     throw not("limits.processes", "an actor is one process");
+}
+
+function refuseOfPrograms(limits: Sandbox["limits"]): void {
+  const key = (["messages", "inFlight", "inFlightBytes"] as const).find((key) => limits?.[key] !== undefined);
+  if (key !== undefined) throw new TypeError(`Cannot use limits.${key} for a program: it sends no messages`);
 }
 
 /** The absolute path without symbolic links. Those of the kernel's own file systems are no files to grant. */

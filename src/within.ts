@@ -1,7 +1,7 @@
 /** Policies compared: whether one asks for nothing that another one does not grant, and if it does, for what. */
-import type { Limits, Policy } from "../platform/index.ts";
+import type { Policy } from "../platform/index.ts";
 import { excessive, grantsOf, lettersOf, READ, WRITE } from "./grant.ts";
-import { printSize } from "./quantity.ts";
+import { LIMIT_KEYS, printLimit, weightOf } from "./limits.ts";
 import { isRuleWithin, parseRule } from "./rule.ts";
 import { checked, completed, type Kind, located, type Sandbox } from "./sandbox.ts";
 
@@ -77,25 +77,11 @@ const variables: Compare = (policy, bound) => {
   return { key: "env", value, bound: Object.hasOwn(bound.env, value) ? "another value for it" : "no such variable" };
 };
 
-/** The limits, what each is where nothing is said, and how it is told. */
-export const LIMITS = {
-  memory: printSize,
-  cpuTime: (seconds) => `${seconds} s`,
-  wallTime: (milliseconds) => `${milliseconds / 1000} s`,
-  processes: String,
-  files: String,
-  fileSize: printSize,
-} as const satisfies Readonly<Record<keyof Limits, (amount: number) => string>>;
-
 const limits: Compare = (policy, bound) => {
-  const told = (amount: number | undefined, print: (amount: number) => string) =>
-    amount === undefined ? "no limit" : print(amount);
-  for (const [name, print] of Object.entries(LIMITS) as [keyof Limits, (amount: number) => string][]) {
-    const [asked, most] = [policy.limits[name], bound.limits[name]];
-    if ((asked ?? Number.POSITIVE_INFINITY) > (most ?? Number.POSITIVE_INFINITY))
-      return { key: `limits.${name}`, value: told(asked, print), bound: told(most, print) };
-  }
-  return undefined;
+  const key = LIMIT_KEYS.find((key) => weightOf(policy.limits, key) > weightOf(bound.limits, key));
+  if (key === undefined) return undefined;
+  const [value, most] = [policy, bound].map(({ limits }) => printLimit(key, limits[key])) as [string, string];
+  return { key: `limits.${key}`, value, bound: most };
 };
 
 /** Who promises nothing at all keeps to nothing: that is more than any promise. */

@@ -203,7 +203,9 @@ describe("policies compared", () => {
     ...sometimes("env", () => Object.fromEntries(some(["A=1", "A=2", "toString=x"]).map((text) => text.split("=")))),
     ...sometimes("promises", () => some(WORDS).join(" ")),
     ...sometimes("onBreak", () => one(["kill", "errno"] as const)),
-    ...sometimes("limits", () => one([{}, { cpuTime: "900 ms" }, { cpuTime: 1 }, { files: 32 }, { memory: "1 GiB" }])),
+    ...sometimes("limits", () =>
+      one([{}, { cpuTime: "900 ms" }, { cpuTimeSeconds: 1 }, { files: 32 }, { memory: "1 GiB" }]),
+    ),
     ...sometimes("allowUnenforced", () => some(["files", "memory"] as const)),
   });
   /** Undefined where the value makes no sense: two values for a variable, or less unveiled within more. */
@@ -245,6 +247,10 @@ describe("policies compared", () => {
     ["by a letter", { unveil: { [work]: "rx" } }, { read: [work] }],
     ["by saying nothing of promises", {}, { promises: "stdio" }],
     ["by saying nothing of a limit", {}, { limits: { files: 100 } }],
+    ["by saying nothing of swap", {}, { limits: { swap: "0 B" } }],
+    ["by swap of which nothing is said", { limits: { swap: "1 B" } }, {}],
+    ["by saying nothing of a warning", {}, { limits: { memoryWarning: "100 MiB" } }],
+    ["by the other way to say a limit", { limits: { memoryBytes: 2 ** 28 + 1 } }, { limits: { memory: "256 MiB" } }],
     ["by a kinder end", { promises: "stdio" }, { promises: "stdio", onBreak: "kill" }],
     ["by the promise error", { promises: "stdio error" }, { promises: "stdio" }],
     ["by a name that objects have", { env: { toString: "" } }, {}],

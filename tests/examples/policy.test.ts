@@ -31,9 +31,14 @@ test("each key of a sandbox is in the table of keys, with a value that one may h
       .filter((key) => key !== "$schema")
       .toSorted(),
   );
-  const limits = codes(rows.find(([key]) => key === "`limits`")![1]!);
-  // `cpu` is refused.
-  expect([...limits, "cpu"].toSorted()).toEqual(Object.keys(SCHEMA.properties.limits.properties).toSorted());
+});
+
+test("each limit is in its table by each of its keys, with amounts that it may have", () => {
+  const rows = tableOf("limits.md", "| key | as a number |");
+  const keys = rows.flatMap(([key, number]) => [...codes(key!), ...codes(number!)]);
+  expect(keys).toEqual(Object.keys(SCHEMA.properties.limits.properties));
+  for (const [key, , , examples] of rows)
+    for (const amount of codes(examples!)) checked({ limits: { [codes(key!)[0]!]: JSON.parse(amount) } });
 });
 
 test("each group of calls is in its table with its calls, in their order", () => {

@@ -74,14 +74,14 @@ describe("isWithin()", () => {
     ["a variable that the parent has not", { env: { A: "1" } }, { env: { B: "2" } }, false],
     ["a variable of another value", { env: { A: "1" } }, { env: { A: "2" } }, false],
     ["an inherited name", { env: { toString: "1" } }, {}, false],
-    ["amounts in other units", { limits: { memory: "1 GiB" } }, { limits: { memory: 2 ** 30 } }, true],
+    ["amounts in other units", { limits: { memory: "1 GiB" } }, { limits: { memoryBytes: 2 ** 30 } }, true],
     ["more memory", { limits: { memory: "1.5 GiB" } }, { limits: { memory: "1 GiB" } }, false],
     ["the usual memory beyond less", {}, { limits: { memory: "256 MiB" } }, false],
     ["the usual memory within more", {}, { limits: { memory: "1 GiB" } }, true],
     ["more than the usual memory", { limits: { memory: "1 GiB" } }, {}, false],
     ["no time within some time", {}, { limits: { wallTime: "30 s" } }, false],
     ["some time within no time", { limits: { cpuTime: "1 h" } }, {}, true],
-    ["minutes within seconds", { limits: { wallTime: "1 min" } }, { limits: { wallTime: 60 } }, true],
+    ["minutes within seconds", { limits: { wallTime: "1 min" } }, { limits: { wallTimeMs: 60_000 } }, true],
     ["more files", { limits: { files: 300 } }, {}, false],
     ["a guarantee to go without", { allowUnenforced: ["memory"] }, {}, false],
     ["guarantees to go without", { allowUnenforced: ["memory"] }, { allowUnenforced: ["cpu", "memory"] }, true],
@@ -274,6 +274,7 @@ describe("print()", () => {
       "64 processes and threads",
       "256 open files",
       "64 MiB in one file",
+      "64 MiB in each tmpfs that says no size",
     ]);
   });
 
@@ -329,7 +330,7 @@ const RULES = ["b.com:1", "*.b.com:1", "*.a.b.com:1", "a.b.com:1", "c.com:2", "0
 /** All that some sandbox allows, as one set of deeds: a sandbox may be within another one only if its set is. */
 function deedsOf(sandbox: Sandbox): Set<string> {
   const rules = (sandbox.net ?? []).map(parseRule);
-  const { memory = 2 ** 29, wallTime = Number.POSITIVE_INFINITY } = sandbox.limits ?? {};
+  const { memory, wallTime = Number.POSITIVE_INFINITY } = policyOf({ limits: sandbox.limits ?? {} }, "program").limits;
   const words = sandbox.promises?.split(" ") ?? ["stdio", "rpath", "inet", "everything"];
   return new Set([
     ...REAL.flatMap((path) => [...lettersAt(sandbox, path)].map((letter) => `${letter} ${path}`)),
@@ -341,10 +342,8 @@ function deedsOf(sandbox: Sandbox): Set<string> {
       ),
     ]),
     ...Object.entries(sandbox.env ?? {}).map(([name, value]) => `${name}=${value}`),
-    ...[2 ** 27, 2 ** 28, 2 ** 29, 2 ** 30]
-      .filter((bytes) => bytes <= Number(memory))
-      .map((bytes) => `allocate ${bytes}`),
-    ...[1, 10, 100].filter((seconds) => seconds <= Number(wallTime)).map((seconds) => `take ${seconds}`),
+    ...[2 ** 27, 2 ** 28, 2 ** 29, 2 ** 30].filter((bytes) => bytes <= memory).map((bytes) => `allocate ${bytes}`),
+    ...[1, 10, 100].filter((seconds) => seconds * 1000 <= wallTime).map((seconds) => `take ${seconds}`),
     ...words.filter((word) => word !== "").map((word) => `promise ${word}`),
     ...(sandbox.allowUnenforced ?? []),
     ...(sandbox.onBreak === "kill" ? [] : ["live on"]),
@@ -369,7 +368,10 @@ describe("of random sandboxes", () => {
         net: some(...RULES),
         env: fc.dictionary(fc.constantFrom("A", "B", "toString"), fc.constantFrom("1", "2"), { maxKeys: 2 }),
         limits: fc.record(
-          { memory: fc.constantFrom(2 ** 27, 2 ** 28, 2 ** 29, 2 ** 30), wallTime: fc.constantFrom(1, 10, 100) },
+          {
+            memory: fc.constantFrom("128 MiB", "256 MiB", "512 MiB", "1 GiB"),
+            wallTime: fc.constantFrom("1 s", "10 s", "100 s"),
+          },
           { requiredKeys: [] },
         ),
         allowUnenforced: some("memory" as const, "cpu" as const),
