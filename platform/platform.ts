@@ -6,7 +6,17 @@ import type { IoPriority, Schedule } from "../syscalls/linux/schedule.ts";
 import type { Filter } from "./linux/seccomp/index.ts";
 
 /** What a policy promises along one axis. */
-export const GUARANTEES = ["files", "network", "processes", "privileges", "kernel", "memory", "cpu", "time"] as const;
+export const GUARANTEES = [
+  "files",
+  "network",
+  "processes",
+  "privileges",
+  "kernel",
+  "memory",
+  "cpu",
+  "time",
+  "disk",
+] as const;
 export type Guarantee = (typeof GUARANTEES)[number];
 
 /** What an actor may do, complete: absolute paths, no defaults left. Plain data. */
@@ -38,9 +48,16 @@ export interface Unveiled {
   readonly permissions: string;
 }
 
+/** How much, and how long: one number a limit. What is left out is not limited, where nothing else is said. */
 export interface Limits {
-  /** What the actor may allocate beyond what an idle Bun holds, in bytes. */
+  /** What may be allocated in all, in bytes; of an actor, beyond what an idle Bun holds. */
   readonly memory: number;
+  /** From how many bytes on the host is warned: fewer than `memory`. */
+  readonly memoryWarning?: number;
+  /** What may be swapped out, in bytes; left out, nothing where a control group can keep it so. */
+  readonly swap?: number;
+  /** Processors that may be busy at a time, or a part of one. */
+  readonly cpu?: number;
   /** CPU time of all threads, in seconds. */
   readonly cpuTime?: number;
   /** Time from the start to the end, in milliseconds. */
@@ -49,8 +66,21 @@ export interface Limits {
   readonly processes: number;
   /** Open descriptors. */
   readonly files: number;
-  /** The size to which it can grow one file, in bytes. */
+  /** The size to which one file can be grown, in bytes. */
   readonly fileSize: number;
+  /** The size of each file system in memory that does not say its own, in bytes. */
+  readonly tmpfs: number;
+  /** What may be written to disk in all, in bytes. */
+  readonly disk?: number;
+  /** What may be read from each disk and written to it, in bytes a second. */
+  readonly diskRead?: number;
+  readonly diskWrite?: number;
+  /** What may be printed, both streams together, in bytes. */
+  readonly output?: number;
+  /** Messages that were sent and that the host has not read yet; left out, the channel's own number. */
+  readonly messages?: number;
+  /** The same in bytes. */
+  readonly inFlight?: number;
 }
 
 /** Which mechanisms keep each guarantee of a running actor. Empty where the policy asks for nothing, or allowed nothing to be kept. */
@@ -102,12 +132,38 @@ export class NotRunnable extends Error {
   }
 }
 
-/** How an actor's process ended, as the kernel tells it. */
-export interface Ended {
+/**
+ * What a process and all beneath it used so far. A process counts for its parent once that has waited for it; who ignores the ends of its children
+ * hides what they used from everything but a control group. What nothing here can tell is left out.
+ */
+export interface Counters {
+  readonly cpuMicroseconds: number;
+  readonly userMicroseconds: number;
+  readonly systemMicroseconds: number;
+  /** Resident memory now, pages that several share counted for each or, in a control group, what all are charged for; 0 at the end. */
+  readonly memoryKib: number;
+  /** The most that one process had resident or, in a control group, that all were charged for. */
+  readonly peakKib: number;
+  readonly minorFaults: number;
+  readonly majorFaults: number;
+  /** While they run, of threads that do; at the end, of all. */
+  readonly voluntarySwitches: number;
+  readonly involuntarySwitches: number;
+  /** What came from storage, and what was to be written there. */
+  readonly readBytes?: number;
+  readonly writtenBytes?: number;
+  /** Processes and threads now. */
+  readonly processes: number;
+  /** How many more a control group refused. */
+  readonly refusedProcesses?: number;
+}
+
+/** How a process ended, as the kernel tells it, and what it used. */
+export interface Ended extends Counters {
   readonly code?: number;
   readonly signal?: number;
-  readonly cpuMicroseconds: number;
-  readonly peakKib: number;
+  /** The limit that ended it, where counts prove that. */
+  readonly limit?: "memory" | "cpuTime" | "disk";
 }
 
 /** What the confined process is to be. */
@@ -134,6 +190,10 @@ export interface Confined {
   readonly started: Promise<void>;
   /** Settles once the process has ended and is reaped. */
   readonly ended: Promise<Ended>;
+  /** What it used so far; once it has ended, what it used in all. */
+  usage(): Counters;
+  /** Has `take` called when it uses more memory than the limit that warns. */
+  onMemoryWarning(take: () => void): void;
   /** Checks from outside that every thread is confined as planned. Throws an Error that names what is not. */
   verify(): void;
   /**
@@ -239,6 +299,8 @@ export interface ContainerPlan {
   readonly clocks: { readonly monotonic: number; readonly boottime: number } | undefined;
   /** Namespaces that exist already, by descriptors of the host. */
   readonly join: readonly number[];
+  /** What all of it together may use. */
+  readonly limits?: Limits | undefined;
 }
 
 /** A program to be started, and what it starts with. Paths and ids are those of the inside. Plain data. */
@@ -342,8 +404,14 @@ export interface Supervision {
 export interface Running {
   /** Its process id as the container sees it. */
   readonly pid: number;
+  /** The process on the host that it is or, with all that it started, is beneath. */
+  readonly hostPid: number;
   /** Settles once it has ended. */
   readonly ended: Promise<Ended>;
+  /** What it used so far. Once it has ended, `ended` tells. */
+  usage(): Counters;
+  /** Has `take` called when all in its container use more memory than the limit that warns. */
+  onMemoryWarning(take: () => void): void;
   /** Has `take` called when it stops, as by SIGTSTP. */
   onStop(take: (signal: number) => void): void;
   /** Sends a signal to it, or to its process group. Does nothing when it has ended. */
@@ -381,6 +449,10 @@ export interface Contained {
   /** A copy of a descriptor of its own, which is the caller's to close. */
   take(descriptor: number): number;
   execute(plan: ProcessPlan): Promise<Running>;
+  /** What it and all in it used so far. Once it has ended, `ended` tells. */
+  usage(): Counters;
+  /** Has `take` called when all in it use more memory than the limit that warns. */
+  onMemoryWarning(take: () => void): void;
   kill(): void;
 }
 

@@ -2,6 +2,7 @@
 import {
   type Contained,
   type ContainerPlan,
+  type Ended,
   type IdRequest,
   type Mount,
   NAMESPACES,
@@ -15,6 +16,9 @@ import { SOCK } from "../syscalls/linux/constants.ts";
 import { connectTo, listenOn, openSocket, takeError } from "../syscalls/linux/network.ts";
 import { ready } from "../syscalls/ready.ts";
 import { type Connection, connection } from "./connection.ts";
+import { type Exit, exitOf } from "./exit.ts";
+import { KILL, type Killer } from "./killer.ts";
+import type { SandboxLimits } from "./limits.ts";
 import { Client, Listener } from "./listener.ts";
 import { bind } from "./mounts.ts";
 import {
@@ -24,6 +28,7 @@ import {
   DESCRIPTOR,
   either,
   FLAG,
+  FUNCTION,
   ID,
   instance,
   type Kinds,
@@ -34,7 +39,9 @@ import {
   TEXT,
   word,
 } from "./option.ts";
-import { checkProcess, Launch, Process, type ProcessOptions } from "./process.ts";
+import { type Allowance, checkProcess, Launch, mustCount, Process, type ProcessOptions } from "./process.ts";
+import { limitsOf } from "./sandbox.ts";
+import { type Usage, usageOf } from "./usage.ts";
 
 export interface ContainerOptions {
   /** Which namespaces it has of its own; all but time where nothing is said. */
@@ -60,6 +67,13 @@ export interface ContainerOptions {
   readonly clocks?: { readonly monotonic?: number; readonly boottime?: number };
   /** Namespaces that are there already, by descriptors of ours, as `/proc/<pid>/ns/net` opened. */
   readonly join?: readonly number[];
+  /**
+   * How much all that runs in it may use, and for how long. Nothing is limited where this is left out; where it is not, what it leaves out is what a program
+   * in a sandbox has.
+   */
+  readonly limits?: SandboxLimits;
+  /** Called once, when all that runs in it use more memory than `limits.memoryWarning`. */
+  readonly onMemoryWarning?: (usage: Usage) => void;
   /** Kills it. */
   readonly signal?: AbortSignal;
 }
@@ -77,6 +91,8 @@ const KINDS: Kinds<Required<ContainerOptions>> = {
   loopback: FLAG,
   clocks: OBJECT,
   join: list(DESCRIPTOR),
+  limits: OBJECT,
+  onMemoryWarning: FUNCTION,
   signal: ABORT,
 };
 
@@ -93,7 +109,9 @@ export async function container(options: ContainerOptions = {}): Promise<Contain
   const plan = containerPlan(options);
   options.signal?.throwIfAborted();
   try {
-    return new Container(await platform.contain(plan), options.signal);
+    const { signal, onMemoryWarning } = options;
+    const { wallTime, output } = plan.limits ?? {};
+    return new Container(await platform.contain(plan), { signal, onMemoryWarning, wallTime, output });
   } catch (error) {
     throw advised(error);
   }
@@ -156,6 +174,7 @@ export function containerPlan(options: ContainerOptions): ContainerPlan {
     loopback: options.loopback ?? has("network"),
     clocks: options.clocks === undefined ? undefined : { monotonic: 0, boottime: 0, ...options.clocks },
     join: options.join ?? [],
+    ...(options.limits === undefined ? {} : { limits: limitsOf(options.limits) }),
   };
 }
 
@@ -172,7 +191,16 @@ function idmapped(each: Mount, user: boolean, { ids }: ContainerOptions): Mount 
  */
 export async function attach(target: number | Container): Promise<Container> {
   checkArgument(target, "what is attached to", either(ID, instance(Container)));
-  return new Container(await platform.attach(typeof target === "number" ? target : target.pid), undefined);
+  return new Container(await platform.attach(typeof target === "number" ? target : target.pid));
+}
+
+interface ContainerLife {
+  readonly signal?: AbortSignal | undefined;
+  readonly onMemoryWarning?: ContainerOptions["onMemoryWarning"] | undefined;
+  /** In milliseconds. */
+  readonly wallTime?: number | undefined;
+  /** In bytes, of all its programs together. */
+  readonly output?: number | undefined;
 }
 
 /** A container, and the hand of this program in it. It ends when it is killed, when its block does, and when this process does. */
@@ -186,17 +214,33 @@ export class Container implements AsyncDisposable {
   readonly kernel: Kernel;
   /** Settles when it has ended, and with it all that ran inside. */
   readonly exited: Promise<void>;
+  /** How it ended: by a limit, by us, or by a signal from elsewhere. Undefined while it runs. */
+  exit: Exit | undefined;
   readonly #contained: Contained;
   readonly #listeners = new Set<Listener>();
 
-  constructor(contained: Contained, signal: AbortSignal | undefined) {
+  /** What ended it, as far as that was us. The first cause counts. */
+  #cause: Exit | undefined;
+  #ended: Ended | undefined;
+
+  readonly #output: Allowance | undefined;
+
+  constructor(contained: Contained, { signal, onMemoryWarning, wallTime, output }: ContainerLife = {}) {
     this.#contained = contained;
+    if (output !== undefined)
+      this.#output = { left: output, exceeded: () => this.#stop({ reason: "limit", limit: "output" }) };
     this.pid = contained.pid;
-    const abort = () => this.kill();
+    const abort = () => this[KILL]("signal");
     signal?.addEventListener("abort", abort);
     if (signal?.aborted) abort();
-    this.exited = contained.ended.then(() => {
+    const late = () => this.#stop({ reason: "limit", limit: "wallTime" });
+    const timer = wallTime === undefined ? undefined : setTimeout(late, wallTime);
+    if (onMemoryWarning !== undefined) contained.onMemoryWarning(() => onMemoryWarning(this.usage()));
+    this.exited = contained.ended.then((ended) => {
+      clearTimeout(timer);
       signal?.removeEventListener("abort", abort);
+      this.#ended = ended;
+      this.exit = ended.limit === undefined && this.#cause !== undefined ? this.#cause : exitOf(ended, undefined);
       for (const listener of this.#listeners) listener.close();
     });
     this.kernel = {
@@ -238,10 +282,15 @@ export class Container implements AsyncDisposable {
     if (options.init === false)
       throw new TypeError("Cannot make a program the first process of a container that has one");
     options.signal?.throwIfAborted();
+    mustCount(options, this.#output?.left);
     using launch = new Launch(argv, options);
     const running = await this.#contained.execute(launch.plan);
     launch.started();
-    return new Process(running, launch, options.signal);
+    return new Process(running, launch, {
+      signal: options.signal,
+      cpuTime: options.rlimits?.CPU,
+      output: this.#output,
+    });
   }
 
   /** Listens inside, and hands the socket out: this process serves who connects in there, until the container ends. @param port 0 for any that is free */
@@ -268,13 +317,28 @@ export class Container implements AsyncDisposable {
     return new Client(() => this.connect(port, options));
   }
 
+  /** What all that runs in it used so far, or in all once it has ended. */
+  usage(): Usage {
+    return usageOf(this.#ended ?? this.#contained.usage());
+  }
+
   kill(): void {
-    this.#contained.kill();
+    this[KILL]("kill");
+  }
+
+  /** Ends it on behalf of another. */
+  [KILL](by: Killer): void {
+    this.#stop({ reason: "killed", by });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.kill();
+    this[KILL]("dispose");
     await this.exited;
+  }
+
+  #stop(cause: Exit): void {
+    this.#cause ??= cause;
+    this.#contained.kill();
   }
 
   /** A copy of a descriptor of the puppet's, which closes its own. */

@@ -4,7 +4,8 @@ import { EPOLL, EPOLL_EVENTS, MACHINE } from "./linux/numbers.ts";
 import { Struct } from "./struct.ts";
 
 const EPOLL_EVENT = new Struct({ events: "u32", data: "u64" }, { packed: MACHINE === "x64" });
-const EVENTS = { read: EPOLL_EVENTS.IN, write: EPOLL_EVENTS.OUT } as const;
+/** `change`: a file of the kernel's, such as a control group's, says something else than when it was last read. */
+const EVENTS = { read: EPOLL_EVENTS.IN, write: EPOLL_EVENTS.OUT, change: EPOLL_EVENTS.PRI } as const;
 
 export interface Wait {
   /** Resolves when the descriptor is ready, or has nobody at its other end, or the wait is over. */

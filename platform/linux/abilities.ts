@@ -7,6 +7,8 @@ import { landlockErrata } from "../../syscalls/linux/landlock.ts";
 import { CAP, CLONE } from "../../syscalls/linux/numbers.ts";
 import { hasFilters } from "../../syscalls/linux/seccomp.ts";
 import type { Namespace } from "../platform.ts";
+import type { Controller } from "./cgroup/hierarchy.ts";
+import { findTrees } from "./cgroup/home.ts";
 import { Batch } from "./frame.ts";
 import { idsOf, isRoot, writeIdMaps } from "./ids.ts";
 import { usableAbi } from "./landlock.ts";
@@ -43,6 +45,8 @@ export interface Abilities {
   readonly root: boolean;
   /** Whether this process can give up capabilities from the bounding set, too, without a user namespace. */
   readonly capable: boolean;
+  /** By which control groups this process can have something governed or counted: `cgroup v1`, `cgroup v2`. Left out for none. */
+  readonly groups?: Readonly<Partial<Record<Controller, string>>>;
   /** What the kernel said of each thing that could not be done. */
   readonly refusals: Readonly<Record<string, string>>;
 }
@@ -87,6 +91,8 @@ function probe(): Abilities {
     if (works("proc", () => tryNamespaces(namespaces, "mount"))) proc = "mount";
     else if (works("root", () => tryNamespaces(namespaces, "bind"))) proc = "bind";
   }
+  const { trees, lacks } = findTrees();
+  for (const [controller, reason] of Object.entries(lacks)) refusals[`cgroup ${controller}`] = reason;
   return {
     landlock: usableAbi(),
     errata: landlockErrata(),
@@ -95,6 +101,9 @@ function probe(): Abilities {
     proc,
     root: isRoot(),
     capable: holds(CAP.SETPCAP),
+    groups: Object.fromEntries(
+      trees.flatMap(({ version, controllers }) => controllers.map((each) => [each, `cgroup v${version}`])),
+    ),
     refusals,
   };
 }

@@ -2,14 +2,18 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { Descriptor } from "../../syscalls/descriptor.ts";
 import { machine, self } from "../../syscalls/kernel.ts";
+import { SOCK } from "../../syscalls/linux/constants.ts";
 import {
   changeDirectory,
+  closeRange,
   createMemoryFile,
+  duplicate,
   fillForGood,
   open,
   setCloseOnExec,
   setUmask,
 } from "../../syscalls/linux/file.ts";
+import { unshare } from "../../syscalls/linux/namespace.ts";
 import { listenerFlags } from "../../syscalls/linux/notify.ts";
 import { CLONE, O, SECCOMP_FILTER_FLAG } from "../../syscalls/linux/numbers.ts";
 import {
@@ -24,24 +28,34 @@ import {
 } from "../../syscalls/linux/process.ts";
 import { setFilter } from "../../syscalls/linux/seccomp.ts";
 import { resetSignals, signalProcess, unblockSignals } from "../../syscalls/linux/signal.ts";
+import { socketPair } from "../../syscalls/linux/socket.ts";
 import type { Confined, Policy, Program, SupervisedCall, Supervision } from "../platform.ts";
 import { abilities, NAMESPACES, namespaceOf } from "./abilities.ts";
+import { Bounds } from "./bounds.ts";
 import { closingFilter, startingFilter } from "./filters.ts";
 import { Batch, type Prepared, prepare } from "./frame.ts";
 import { type Hearing, hearingOf } from "./hearing.ts";
 import { mappedTree } from "./idmap.ts";
-import { writeIdMaps } from "./ids.ts";
+import { mapsFor } from "./ids.ts";
 import { logged } from "./landlock.ts";
-import { type Puppet, startPuppet } from "./launch.ts";
+import type { Puppet } from "./launch.ts";
 import { pathsOf } from "./paths.ts";
 import { type Plan, planFor } from "./plan.ts";
+import { PuppetKernel } from "./remote.ts";
 import { runtime } from "./runtime.ts";
 import { listening, refusing } from "./supervise/handover.ts";
 import { superviseListener } from "./supervise/supervisor.ts";
+import { countersOf, grouped, rising } from "./usage.ts";
 import { dropCapabilities, enterLandlock, enterRoot, setLimits, takeIds, withDirectory } from "./walls.ts";
 import { answerOf, ended } from "./watch.ts";
+import { CHILDS_STRINGS, forkPuppet } from "./zygote.ts";
 
 const SIGKILL = 9;
+/** What an idle Bun is charged for, with room: measured 5 to 30 MiB, of which the most are pages of files that nobody had read before. */
+const IDLE_RESIDENT = 48 * 2 ** 20;
+/** The puppet's first number of what the host gives it, in this order; and the numbers that it has when the puppet is Bun: streams, lanes, input. */
+const GIVEN = 100;
+const INSIDE = [0, 1, 2, 3, 4, 6];
 /**
  * The only environment there is, and the boot file deletes it. Address space that Bun would reserve and hardly use counts for RLIMIT_DATA,
  * and whoever runs inside could use it: 64 MiB of machine code and 64 MiB of object shapes are plenty.
@@ -77,18 +91,35 @@ function build(
   const [input, output, error] = program.stdio;
   using trees = new DisposableStack();
   const mapped = plan.mapped.map((bind) => trees.use(mappedTree(bind)).number);
-  const puppet = startPuppet({
-    namespaces: plan.namespaces,
-    descriptors: [boot.number, output, error, ...program.lanes, input, ...mapped],
+  const bounds = new Bounds({
+    limits: policy.limits,
+    own: { memory: IDLE_RESIDENT, threads: true },
+    paths: ["/", ...pathsOf(policy).map(({ source }) => source)],
+    scattered: (plan.namespaces & CLONE.NEWPID) === 0n,
+    governed: true,
   });
+  const given = [boot.number, output, error, ...program.lanes, input, ...mapped];
+  const puppet = bounds.of(() => fork(plan, new Map(given.map((descriptor, index) => [GIVEN + index, descriptor]))));
   try {
-    if ((plan.namespaces & CLONE.NEWUSER) !== 0n) writeIdMaps(puppet.pid, plan.ids);
+    bounds.hold(
+      puppet.pid,
+      () => kill(puppet),
+      () => countersOf(puppet.pid),
+    );
     // In a PID namespace of its own it is the first process, otherwise it keeps the number that the host sees.
     const pid = (plan.namespaces & CLONE.NEWPID) === 0n ? puppet.pid : 1;
     const walls = wallsFor(pid);
+    puppet.kernel.settle(); // what comes from here on, answerOf() takes
     puppet.kernel.post(walls.frame);
     hearing?.of(puppet.pid);
-    const over = ended(puppet.pidfd);
+    const usage = rising(() => {
+      const own = puppet.pidfd.closed ? undefined : countersOf(puppet.pid);
+      return own === undefined ? undefined : grouped(own, bounds.counts());
+    });
+    const over = ended(puppet.pidfd).then(async (how) => {
+      const counts = bounds.counts(); // of a group that over() removes
+      return { ...how, ...grouped(how, counts), memoryKib: 0, processes: 0, ...(await bounds.over()) };
+    });
     const heard = over.then(() => hearing?.end());
     return {
       pid: puppet.pid,
@@ -97,6 +128,10 @@ function build(
       closingFlags: SECCOMP_FILTER_FLAG.TSYNC | SECCOMP_FILTER_FLAG.TSYNC_ESRCH | (observed ? listenerFlags() : 0),
       started: started(puppet, walls.frame),
       ended: over,
+      usage,
+      onMemoryWarning(take) {
+        bounds.onWarning = take;
+      },
       verify: () => verify(puppet.pid, plan, observed),
       async supervise(number) {
         const listener = new Descriptor(takeDescriptor(self, puppet.pidfd.number, number));
@@ -108,9 +143,26 @@ function build(
   } catch (error) {
     kill(puppet);
     puppet.socket.close();
-    void ended(puppet.pidfd);
+    void ended(puppet.pidfd).then(() => bounds.over());
     throw error;
   }
+}
+
+/** Forks a puppet into the namespaces of the plan. @param placed the host's descriptors for it, by its numbers */
+function fork(plan: Plan, placed: ReadonlyMap<number, number>): Puppet {
+  const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
+  using socket = new Descriptor(ours);
+  using strings = new Descriptor(theirs);
+  const { pid, pidfd, ...born } = forkPuppet({
+    namespaces: plan.namespaces & ~(plan.sharedNetwork ? CLONE.NEWNET | CLONE.NEWCGROUP : CLONE.NEWCGROUP),
+    sharedNetwork: plan.sharedNetwork,
+    maps: (plan.namespaces & CLONE.NEWUSER) === 0n ? undefined : mapsFor(undefined),
+    strings: strings.number,
+    placed,
+  });
+  const kernel = new PuppetKernel(ours);
+  kernel.await(born.take);
+  return { pid, pidfd, kernel, socket: new Descriptor(socket.take()) };
 }
 
 /** Leaves out what Bun does without: what it looks up of itself now and then, and to shorten each file that it has written. */
@@ -154,7 +206,7 @@ function blueprintOf(policy: Policy, asked: Asked): Blueprint {
       const batch = new Batch();
       buildWalls(batch, plan, { policy, pid, observed });
       const made = {
-        frame: prepare(batch),
+        frame: prepare(batch, { strings: CHILDS_STRINGS }),
         closingFilter: plan.seccomp
           ? closingFilter(policy, machine(), { pid, ownRoot: plan.root !== undefined, observed })
           : new Uint8Array(0),
@@ -183,6 +235,13 @@ function buildWalls(
   plan: Plan,
   { policy, pid, observed }: { readonly policy: Policy; readonly pid: number; readonly observed: boolean },
 ): void {
+  // Where Bun and the boot file find them. What the host mounted stays where it is.
+  INSIDE.forEach((number, index) => {
+    duplicate(puppet, GIVEN + index, number);
+  });
+  closeRange(puppet, GIVEN, GIVEN + INSIDE.length - 1);
+  // It shows the group that the puppet has been put into as the top.
+  if ((plan.namespaces & CLONE.NEWCGROUP) !== 0n) unshare(puppet, CLONE.NEWCGROUP);
   // What execve hands on: dispositions, the mask, the session and its terminal, the umask, the keyring.
   resetSignals(puppet);
   unblockSignals(puppet);
@@ -204,7 +263,7 @@ function buildWalls(
   if (plan.landlock !== undefined) enterLandlock(puppet, plan.landlock);
 
   setLimit(puppet, "NOFILE", BigInt(policy.limits.files));
-  setCloseOnExec(puppet, 3);
+  setCloseOnExec(puppet, CHILDS_STRINGS);
   // Changing ids and capabilities clears it, so it stands behind them. A host that died before this line has closed
   // the lanes, and the boot file gets no code to run.
   setParentDeathSignal(puppet, SIGKILL);

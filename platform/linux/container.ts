@@ -32,6 +32,8 @@ export interface Sandboxing {
   readonly landlock?: Plan["landlock"];
   /** Whether it is in the empty network that sandboxes share, for it cannot make sockets. */
   readonly sharedNetwork?: boolean;
+  /** Whether a policy has been asked already what cannot be kept here. */
+  readonly sandboxed?: boolean;
   /** Takes the listener of the program's last filter, where that hands over calls. */
   readonly supervise?: Supervise | undefined;
 }
@@ -64,7 +66,7 @@ async function again<Result>(start: () => Promise<Result>): Promise<Result> {
 async function executeOnce(
   plan: ContainerPlan,
   process: ProcessPlan,
-  { landlock, sharedNetwork = false, supervise }: Sandboxing,
+  { landlock, sharedNetwork = false, sandboxed = false, supervise }: Sandboxing,
 ): Promise<Contained & Running> {
   const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
   using strings = new Descriptor(ours);
@@ -74,7 +76,7 @@ async function executeOnce(
   const held = new Map(numbers.map((number, index) => [number, HELD + index]));
   const placed = new Map(numbers.map((number, index) => [HELD + index, process.descriptors.get(number)!]));
   if (process.init) placed.set(stringsFor(process), childs.number);
-  const hand = Hand.start(plan, placed, sharedNetwork);
+  const hand = Hand.start(plan, placed, { sharedNetwork, sandboxed });
   return await orNothing(hand, async () => {
     childs.close();
     return await hand.main(process, { strings, held, landlock, supervise });

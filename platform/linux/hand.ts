@@ -15,7 +15,6 @@ import {
   clone,
   createSession,
   decodeNews,
-  type Ended,
   SIGINFO_SIZE,
   setDomainname,
   setDumpable,
@@ -31,20 +30,25 @@ import { ready } from "../../syscalls/ready.ts";
 import {
   type Contained,
   type ContainerPlan,
+  type Counters,
+  type Ended,
+  type Guarantee,
   type Mount,
   type Namespace,
   NotEnforced,
   type ProcessPlan,
   type Running,
 } from "../platform.ts";
-import { abilities, NAMESPACES as NAMESPACE_FLAGS } from "./abilities.ts";
+import { type Abilities, abilities, NAMESPACES as NAMESPACE_FLAGS } from "./abilities.ts";
+import { Bounds } from "./bounds.ts";
 import { becomeProgram } from "./execute.ts";
 import { Batch, NEWS, NEWS_SIZE, type Prepared, STRINGS } from "./frame.ts";
 import { mappedTree } from "./idmap.ts";
 import { endPuppet, holdChild, type Puppet, startPuppet } from "./launch.ts";
-import { type Plan, PROC_REMEDY } from "./plan.ts";
+import { groupLacks, type Plan, PROC_REMEDY, writtenLack } from "./plan.ts";
 import { PuppetKernel } from "./remote.ts";
 import { type Attempting, furnish } from "./root.ts";
+import { childByInnerPid, countersOfTree, grouped, risen, rising, Tally } from "./usage.ts";
 import { answerOf, ended, watch } from "./watch.ts";
 import { forkPuppet } from "./zygote.ts";
 
@@ -120,6 +124,7 @@ export class Hand implements Contained {
   /** The puppet's number of its strings. */
   readonly #strings: number;
   readonly #plan: ContainerPlan;
+  readonly #bounds: Bounds | undefined;
   readonly #news: Descriptor;
   /** The puppet's numbers of the mounts that the host made. */
   readonly #trees: ReadonlyMap<Mount, readonly number[]>;
@@ -131,12 +136,29 @@ export class Hand implements Contained {
   #last: Ended | undefined;
   /** The program with which the container ends. */
   #main = false;
+  /** Whether the puppet is the program itself. */
+  #became = false;
+  /** The most that a program used. The puppet's own is that of the host, whose memory it shared before it was a puppet. */
+  #peakKib = 0;
+  readonly #tally = new Tally();
+  readonly #used = rising(() => this.#count());
 
   private constructor(
     plan: ContainerPlan,
     puppet: Omit<Puppet, "kernel">,
-    { news, trees, strings }: { news: Descriptor; trees: ReadonlyMap<Mount, readonly number[]>; strings: number },
+    {
+      news,
+      trees,
+      strings,
+      bounds,
+    }: {
+      news: Descriptor;
+      trees: ReadonlyMap<Mount, readonly number[]>;
+      strings: number;
+      bounds?: Bounds | undefined;
+    },
   ) {
+    this.#bounds = bounds;
     this.pid = puppet.pid;
     this.#strings = strings;
     this.#plan = plan;
@@ -150,7 +172,14 @@ export class Hand implements Contained {
   }
 
   /** Starts the puppet. @param placed more of the host's descriptors for it, by the numbers that they get */
-  static start(plan: ContainerPlan, placed: Map<number, number>, sharedNetwork = false): Hand {
+  static start(
+    plan: ContainerPlan,
+    placed: Map<number, number>,
+    {
+      sharedNetwork = false,
+      sandboxed = false,
+    }: { readonly sharedNetwork?: boolean; readonly sandboxed?: boolean } = {},
+  ): Hand {
     refuseCoveredProc(plan);
     using borrowed = new DisposableStack();
     const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
@@ -173,21 +202,33 @@ export class Hand implements Contained {
         trees.set(each, layers.map(take));
       }
     }
-    const namespaces = plan.namespaces.reduce((bits, name) => bits | FLAGS[name], 0n);
+    const namespaces = plan.namespaces.reduce((bits, name) => bits | (name === "cgroup" ? 0n : FLAGS[name]), 0n);
+    const bounds = boundsOf(plan, sandboxed);
     const [socket, strings] = socketPair(self, SOCK.SEQPACKET);
     using held = new Descriptor(socket);
     borrowed.use(new Descriptor(strings));
-    const { pid, pidfd, ...born } = forkPuppet({
+    const birth = {
       namespaces,
       sharedNetwork: sharedNetwork && plan.maps !== undefined,
       maps: plan.maps,
       strings,
       news: theirs,
       placed,
-    });
+    };
+    const { pid, pidfd, ...born } = bounds === undefined ? forkPuppet(birth) : bounds.of(() => forkPuppet(birth));
     const puppet = { pid, pidfd, socket: new Descriptor(held.take()) };
-    const hand = new Hand(plan, puppet, { news: new Descriptor(news.take()), trees, strings: born.strings });
+    const hand = new Hand(plan, puppet, { news: new Descriptor(news.take()), trees, strings: born.strings, bounds });
     hand.kernel.await(born.take);
+    try {
+      bounds?.hold(
+        pid,
+        () => hand.kill(),
+        () => (hand.#puppet.pidfd.closed ? undefined : hand.usage()),
+      );
+    } catch (error) {
+      hand.kill();
+      throw error;
+    }
     return hand;
   }
 
@@ -368,8 +409,20 @@ export class Hand implements Contained {
     }
   }
 
+  usage(): Counters {
+    return this.#used();
+  }
+
+  onMemoryWarning(take: () => void): void {
+    if (this.#bounds !== undefined) this.#bounds.onWarning = take;
+  }
+
   kill(): void {
+    // The kernel counts for nobody those that end with their namespace.
+    this.usage();
     if (!this.#puppet.pidfd.closed) signalProcess(self, this.#puppet.pidfd.number, SIG.KILL);
+    // Without a PID namespace nothing else ends with its first process.
+    if (!this.#plan.namespaces.includes("pid")) this.#bounds?.kill();
   }
 
   #furnish(kernel: Attempting): () => void {
@@ -378,6 +431,8 @@ export class Hand implements Contained {
     duplicate(kernel, signals, SIGNALS, O.CLOEXEC);
     close(kernel, signals);
     createSession(kernel);
+    // It shows the group that the puppet has been put into as the top.
+    if (plan.namespaces.includes("cgroup")) unshare(kernel, CLONE.NEWCGROUP);
     plan.join.forEach((_, index) => {
       setNamespace(kernel, TAKEN + index, 0);
       close(kernel, TAKEN + index);
@@ -397,7 +452,9 @@ export class Hand implements Contained {
       return () => {};
     }
     return furnish(kernel, {
-      mounts: plan.root.mounts,
+      mounts: plan.root.mounts.map((each) =>
+        each.kind === "tmpfs" && each.size === undefined ? { ...each, size: plan.limits?.tmpfs } : each,
+      ),
       trees: this.#trees,
       takeIds,
       rootInside: plan.maps === undefined || plan.maps.uids.some(({ outside }) => outside === 0),
@@ -426,7 +483,7 @@ export class Hand implements Contained {
     const capabilities = own ? process.capabilities : capget(self).permitted;
     becomeProgram(
       batch,
-      { ...process, capabilities },
+      { ...process, capabilities, limits: { ...rlimitsOf(this.#plan), ...process.limits } },
       {
         strings: strings ?? (process.init ? stringsFor(process) : this.#stringsOf(process)),
         descriptors: held,
@@ -479,6 +536,7 @@ export class Hand implements Contained {
   async #instead(frame: Prepared): Promise<Contained & Running> {
     this.kernel.settle(); // what comes from here on, answerOf() takes
     const prepared = this.kernel.post(frame);
+    this.#became = true;
     await answerOf(self.call("fcntl", this.#puppet.socket.number, F.DUPFD_CLOEXEC, 0), prepared);
     return this.#running(1, this.ended);
   }
@@ -494,12 +552,15 @@ export class Hand implements Contained {
     else end(early);
     return {
       pid,
+      hostPid: this.pid,
       kernel: this.kernel,
       ended,
       pass: (descriptors) => this.pass(descriptors),
       take: (descriptor) => this.take(descriptor),
       execute: (plan) => this.execute(plan),
+      onMemoryWarning: (take) => this.onMemoryWarning(take),
       kill: () => this.kill(),
+      usage: this.#usageOf(program, ended === this.ended),
       onStop(take) {
         program.stopped = take;
       },
@@ -509,6 +570,26 @@ export class Hand implements Contained {
         else this.#signalTo(to === "group" ? -pid : pid, signal);
       },
     };
+  }
+
+  /** What a program used: of the main one, all in the container counts. Of another what lost its parent does not, for the puppet is its parent then. */
+  #usageOf(program: Program, main: boolean): () => Counters {
+    if (main) return () => this.usage();
+    let outside: number | undefined;
+    return rising(() => {
+      if (program.over || this.#puppet.pidfd.closed) return undefined;
+      outside ??= childByInnerPid(this.pid, program.pid);
+      return outside === undefined ? undefined : countersOfTree(outside);
+    });
+  }
+
+  /** The puppet is not one of the container's processes, unless it became the program. */
+  #count(): Counters | undefined {
+    if (this.#puppet.pidfd.closed) return undefined;
+    const tree = countersOfTree(this.pid, { tally: this.#tally });
+    if (tree === undefined) return undefined;
+    const all = grouped(tree, this.#bounds?.counts() ?? {});
+    return this.#became ? all : { ...all, processes: all.processes - 1 };
   }
 
   /** Signals a child of the puppet's, which may have ended while the news of that is on its way. */
@@ -535,6 +616,7 @@ export class Hand implements Contained {
     if (event === CLD.STOPPED) program?.stopped(how.signal!);
     if (event >= CLD.TRAPPED) return;
     this.#last = how;
+    this.#peakKib = Math.max(this.#peakKib, how.peakKib);
     if (program !== undefined) program.end(how);
     else if (this.#starting > 0) {
       // Among them are those of orphans, as many as there are.
@@ -555,6 +637,8 @@ export class Hand implements Contained {
   /** Settles with how the main program ended, if there was one, or else how the puppet did; what was used is that of all. */
   async #end(): Promise<Ended> {
     const end = await ended(this.#puppet.pidfd);
+    const counts = this.#bounds?.counts() ?? {};
+    const proven = await this.#bounds?.over();
     const news = new Uint8Array(NEWS_SIZE);
     const more = () => self.call("recvfrom", this.#news.number, news, NEWS_SIZE, MSG.DONTWAIT, null, null) > 0;
     try {
@@ -566,10 +650,59 @@ export class Hand implements Contained {
     this.kernel.cut();
     this.#puppet.socket.close();
     this.#news.close();
-    if (!this.#main || this.#last === undefined) return end;
-    // The puppet's own peak is that of the host, whose memory it shared before it was a puppet.
-    return { ...this.#last, cpuMicroseconds: end.cpuMicroseconds };
+    const { code: _code, signal: _signal, ...used } = this.#became ? end : { ...end, peakKib: this.#peakKib };
+    const { code, signal } = (this.#main ? this.#last : undefined) ?? end;
+    const all = risen(this.#used(), grouped(used, counts));
+    // What used it up and then ended by itself was quicker than the watch.
+    const spent = all.cpuMicroseconds >= (this.#plan.limits?.cpuTime ?? Infinity) * 1e6;
+    return {
+      ...all,
+      memoryKib: 0,
+      processes: 0,
+      ...(code === undefined ? {} : { code }),
+      ...(signal === undefined ? {} : { signal }),
+      ...(spent ? { limit: "cpuTime" as const } : {}),
+      ...proven,
+    };
   }
+}
+
+/** What each program of a container is limited to by itself, where it does not say so. */
+function rlimitsOf({ limits, namespaces }: ContainerPlan): ProcessPlan["limits"] {
+  if (limits === undefined) return {};
+  const { memory, processes, files, fileSize, cpuTime } = limits;
+  return {
+    DATA: BigInt(memory),
+    FSIZE: BigInt(fileSize),
+    NOFILE: BigInt(files),
+    ...(cpuTime === undefined ? {} : { CPU: BigInt(Math.ceil(cpuTime) + 1) }),
+    // Without a namespace for users all that our user runs would count.
+    ...(namespaces.includes("user") ? { NPROC: BigInt(processes) } : {}),
+  };
+}
+
+/** What keeps a container to its limits; undefined for one that has none. Throws NotEnforced for a limit that nothing here can keep. */
+function boundsOf({ limits, namespaces, root }: ContainerPlan, sandboxed: boolean): Bounds | undefined {
+  if (limits === undefined) return undefined;
+  // What runs in a user's container is that user outside, who owns the group, and may mount and move there; in a sandbox it may not.
+  const governed = sandboxed || abilities().root;
+  const able = governed ? abilities() : ungoverned(abilities());
+  // Of a sandbox that was said before, and perhaps allowed.
+  const written = writtenLack(limits, able);
+  const lacks = { ...groupLacks(limits, able), ...(written && { disk: written }) };
+  const [lack] = sandboxed ? [] : Object.entries(lacks);
+  if (lack !== undefined) throw new NotEnforced(lack[0] as Guarantee, ...lack[1], { allowable: false });
+  const lent = (root?.mounts ?? []).flatMap((each) => (each.kind === "bind" ? [each.source] : []));
+  return new Bounds({ limits, paths: ["/", ...lent], scattered: !namespaces.includes("pid"), governed });
+}
+
+/** A machine whose control groups keep nothing of what is asked for. */
+function ungoverned(able: Abilities): Abilities {
+  const reason = "what runs in a container of an ordinary user can change its own group";
+  const refusals = Object.fromEntries(
+    Object.keys(able.groups ?? {}).map((controller) => [`cgroup ${controller}`, reason]),
+  );
+  return { ...able, groups: {}, refusals: { ...able.refusals, ...refusals } };
 }
 
 /** A program that runs, and whom to tell of it. */
@@ -644,7 +777,8 @@ function mustOwn({ upper }: Extract<Mount, { kind: "overlay" }>, maps: Container
 function retirement(): Batch {
   const batch = new Batch();
   closeRange(batch, 0, STRINGS - 1);
-  closeRange(batch, CHILD, SIGNALS - 1);
+  // Where it could not have its descriptors at their numbers, they are still at others, and its child's strings among them.
+  closeRange(batch, NEWS + 2, SIGNALS - 1);
   setDumpable(batch, false);
   setNoNewPrivileges(batch);
   const kill = 1n << BigInt(CAP.KILL);
@@ -673,12 +807,17 @@ export function stringsFor({ descriptors }: ProcessPlan): number {
   return number;
 }
 
-/** A namespace of clocks for the puppet's children. `time_namespaces(7)` */
+/** A namespace of clocks, in which the puppet's children begin, and the puppet itself. `time_namespaces(7)` */
 function setClocks(kernel: Kernel, clocks: ContainerPlan["clocks"]): void {
   unshare(kernel, CLONE.NEWTIME);
-  if (clocks === undefined) return;
-  const file = open(kernel, "/proc/self/timens_offsets", O.WRONLY | O.CLOEXEC);
-  const text = new TextEncoder().encode(`monotonic ${clocks.monotonic} 0\nboottime ${clocks.boottime} 0\n`);
-  kernel.call("write", file, text, text.length);
-  close(kernel, file);
+  if (clocks !== undefined) {
+    const file = open(kernel, "/proc/self/timens_offsets", O.WRONLY | O.CLOEXEC);
+    const text = new TextEncoder().encode(`monotonic ${clocks.monotonic} 0\nboottime ${clocks.boottime} 0\n`);
+    kernel.call("write", file, text, text.length);
+    close(kernel, file);
+  }
+  // Where the puppet becomes the program itself: before Linux 6.3, execve does not enter it.
+  const children = open(kernel, "/proc/self/ns/time_for_children", O.RDONLY | O.CLOEXEC);
+  setNamespace(kernel, children, CLONE.NEWTIME);
+  close(kernel, children);
 }

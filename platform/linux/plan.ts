@@ -1,8 +1,9 @@
 /** From a policy and what the machine can do to what will be built: pure, so that a table of machines can test it. */
 import { statSync } from "node:fs";
 import { CLONE, LANDLOCK_ACCESS_FS as FS } from "../../syscalls/linux/numbers.ts";
-import { type Enforcement, type Guarantee, NotEnforced, type Policy, type Unveiled } from "../platform.ts";
+import { type Enforcement, type Guarantee, type Limits, NotEnforced, type Policy, type Unveiled } from "../platform.ts";
 import { type Abilities, NAMESPACES } from "./abilities.ts";
+import type { Controller } from "./cgroup/hierarchy.ts";
 import { type Ids, idsOf } from "./ids.ts";
 import {
   actorAccess,
@@ -22,6 +23,8 @@ import { type Bind, type Root, rootOf } from "./walls.ts";
 
 export interface Plan {
   readonly namespaces: bigint;
+  /** Whether its network namespace is an empty one that others are in as well. Without a filter they could make sockets, and meet there. */
+  readonly sharedNetwork: boolean;
   readonly ids: Ids;
   readonly root: Root | undefined;
   readonly landlock: Confinement | undefined;
@@ -35,8 +38,8 @@ export interface Plan {
   readonly mapped: readonly Bind[];
 }
 
-/** The puppet's first descriptor behind standard streams, strings, lanes and input: those of mounts that the host made follow. */
-const FIRST_TREE = 7;
+/** The puppet's first descriptor of a mount that the host made: behind those of streams, lanes and input. */
+const FIRST_TREE = 106;
 
 /** Where Bun stands in a root of its own. */
 const PROGRAM = "/bin/bun";
@@ -63,6 +66,7 @@ export function planFor(policy: Policy, able: Abilities, bun: Runtime): Plan {
   const program = root === undefined ? bun.program : PROGRAM;
   return {
     namespaces: able.namespaces,
+    sharedNetwork: able.seccomp && [CLONE.NEWUSER, CLONE.NEWNET].every((bit) => (able.namespaces & bit) !== 0n),
     ids: idsOf(able.root),
     root,
     landlock: able.landlock === 0 ? undefined : landlockFor(able, bun, root, policy),
@@ -120,6 +124,9 @@ export function enforcementOf(policy: Policy, able: Abilities): Enforcement {
     const found = names.flatMap((name) => (able.refusals[name] === undefined ? [] : [able.refusals[name]]));
     return found.length > 0 ? ` (${found.join("; ")})` : "";
   };
+  const { limits } = policy;
+  const { groups = {} } = able;
+  const rates = limits.diskRead !== undefined || limits.diskWrite !== undefined;
   const noSeccomp = "this kernel takes no seccomp filters, or something refuses seccomp(2)";
   const filesLack = lackOfFiles(policy, able, { noSeccomp, why: because("user", "mount", "root") });
 
@@ -146,12 +153,22 @@ export function enforcementOf(policy: Policy, able: Abilities): Enforcement {
     ],
     kernel: seccomp,
     // RLIMIT_DATA does not count shared pages, so without the filter that refuses those it bounds nothing.
-    memory: list(able.seccomp, "RLIMIT_DATA", ...seccomp),
-    cpu: [], // no share is promised yet
+    memory: list(
+      (able.seccomp && limits.swap === undefined) || groups.memory !== undefined,
+      ...list(groups.memory !== undefined, `${groups.memory}: memory`),
+      ...list(able.seccomp, "RLIMIT_DATA", ...seccomp),
+    ),
+    cpu: list(limits.cpu !== undefined && groups.cpu !== undefined, `${groups.cpu}: cpu`),
     time: [
-      ...list(policy.limits.cpuTime !== undefined, "RLIMIT_CPU"),
-      ...list(policy.limits.wallTime !== undefined, "timer of the host"),
+      ...list(limits.cpuTime !== undefined, "RLIMIT_CPU"),
+      ...list(limits.wallTime !== undefined, "timer of the host"),
     ],
+    disk: list(
+      !rates || groups.io !== undefined,
+      "RLIMIT_FSIZE",
+      ...list(rates, `${groups.io}: io`),
+      ...list(limits.disk !== undefined, "watch of the host"),
+    ),
   };
 
   const missing: Partial<Record<Guarantee, readonly [what: string, remedy: string]>> = {
@@ -160,12 +177,43 @@ export function enforcementOf(policy: Policy, able: Abilities): Enforcement {
     processes: [`no PID namespace can be made${because("user", "pid")}, and ${noSeccomp}`, USER_REMEDY],
     kernel: [noSeccomp, SECCOMP_REMEDY],
     memory: [`RLIMIT_DATA needs a filter beside it, and ${noSeccomp}`, SECCOMP_REMEDY],
+    ...groupLacks(limits, able),
   };
   for (const [guarantee, [what, remedy]] of Object.entries(missing) as [Guarantee, readonly [string, string]][]) {
     if (enforcement[guarantee].length > 0 || policy.allowUnenforced.includes(guarantee)) continue;
     throw new NotEnforced(guarantee, what, remedy);
   }
   return enforcement;
+}
+
+/** Which guarantees need a control group for these limits that is not to be had: why, and what to do about it. */
+export function groupLacks(
+  limits: Limits,
+  { groups = {}, refusals }: Pick<Abilities, "groups" | "refusals">,
+): Partial<Record<Guarantee, readonly [what: string, remedy: string]>> {
+  const lacks = (controller: Controller, needed: boolean, cannot: string) =>
+    !needed || groups[controller] !== undefined
+      ? undefined
+      : ([
+          `no control group can ${cannot}: ${refusals[`cgroup ${controller}`] ?? "there is none"}`,
+          GROUP_REMEDY,
+        ] as const);
+  const memory = lacks("memory", limits.swap !== undefined, "keep memory from being swapped");
+  const cpu = lacks("cpu", limits.cpu !== undefined, "share out processors");
+  const disk = lacks("io", limits.diskRead !== undefined || limits.diskWrite !== undefined, "slow disks down");
+  return { ...(memory && { memory }), ...(cpu && { cpu }), ...(disk && { disk }) };
+}
+
+/**
+ * Why nobody here counts all that several processes write to disk: an ordinary user may not read what the first process of a program counts, which
+ * is what orphans wrote, too; and groups of v1 do not count what the kernel writes later. Undefined where it is counted, or nobody asks.
+ */
+export function writtenLack(
+  limits: Limits,
+  { root, groups = {} }: Pick<Abilities, "root" | "groups">,
+): readonly [what: string, remedy: string] | undefined {
+  if (limits.disk === undefined || root || groups.io === "cgroup v2") return undefined;
+  return ["no control group of v2 counts what its processes write, and /proc tells that root alone", GROUP_REMEDY];
 }
 
 /** What files cannot be guaranteed without, and what to do about it. */
@@ -218,6 +266,8 @@ export function rootRemedy({ namespaces, refusals }: Pick<Abilities, "namespaces
     ? USER_REMEDY
     : "Start Bun where no profile of a container engine or of AppArmor refuses mount(2) and pivot_root(2)";
 }
+const GROUP_REMEDY =
+  "Start Bun with `systemd-run --user --scope -p Delegate=yes`, or have a group delegated to its user and named in CAISSON_CGROUP (docs/limits.md)";
 export const LANDLOCK_REMEDY = "Use Linux 5.13 or later and boot with landlock among the lsm= modules";
 export const SECCOMP_REMEDY =
   "Use a kernel with CONFIG_SECCOMP_FILTER, or a container engine whose own profile allows seccomp(2)";

@@ -25,7 +25,7 @@ import { type Hearing, hearingOf } from "./hearing.ts";
 import { mapsFor } from "./ids.ts";
 import { handledBy, logFlags, logged, type PathRule, PROC_ACCESS, PROGRAM_ACCESS, unveilAccess } from "./landlock.ts";
 import { isWritable, opened, pathsOf } from "./paths.ts";
-import { enforcementOf, type Plan, PROC_REMEDY, rootRemedy, USER_REMEDY } from "./plan.ts";
+import { enforcementOf, type Plan, PROC_REMEDY, rootRemedy, USER_REMEDY, writtenLack } from "./plan.ts";
 import { programOf } from "./program.ts";
 import { type Handover, handoverOf, listening, permits } from "./supervise/handover.ts";
 import { type Audience, superviseListener, type Watch } from "./supervise/supervisor.ts";
@@ -74,7 +74,7 @@ async function start(
   };
   if (prepare === undefined) {
     const { sharedNetwork } = plan;
-    const running = await execute(container, plan.process, { landlock, sharedNetwork, supervise });
+    const running = await execute(container, plan.process, { landlock, sharedNetwork, sandboxed: true, supervise });
     return Object.assign(running, { enforcement, told });
   }
   const hand = await contain(container);
@@ -82,13 +82,14 @@ async function start(
     const env = { ...plan.process.env, ...(await prepare(hand)) };
     const running = await hand.execute({ ...plan.process, env }, { landlock, supervise });
     const end = async () => {
-      const how = await running.ended;
+      const { code, signal } = await running.ended;
       hand.kill();
-      await hand.ended;
-      return how;
+      const { code: _code, signal: _signal, ...all } = await hand.ended;
+      return { ...all, ...(code === undefined ? {} : { code }), ...(signal === undefined ? {} : { signal }) };
     };
     const signal = (number: number, to?: "group") => (number === SIG.KILL ? hand.kill() : running.signal(number, to));
-    return { ...running, kill: () => hand.kill(), ended: end(), signal, enforcement, told };
+    const more = { kill: () => hand.kill(), usage: () => hand.usage(), ended: end(), signal };
+    return { ...running, ...more, enforcement, told };
   } catch (error) {
     hand.kill();
     await hand.ended;
@@ -173,6 +174,7 @@ export function planProgram(
     loopback: networked,
     clocks: undefined,
     join: [],
+    limits: policy.limits,
   };
   const { limits } = policy;
   const program = typeof process.program === "number" ? process.program : needed[0]!.program;
@@ -205,12 +207,13 @@ export function planProgram(
         DATA: BigInt(limits.memory),
         STACK: 8n * 2n ** 20n,
         FSIZE: BigInt(limits.fileSize),
-        NPROC: BigInt(limits.processes),
+        // Where a group counts them, it is to be the first to refuse: it also counts what it refused.
+        NPROC: BigInt(limits.processes + (able.groups?.pids === undefined ? 0 : 2)),
         NOFILE: BigInt(descriptors),
         MEMLOCK: 0n,
         MSGQUEUE: 0n,
         SIGPENDING: 256n,
-        ...(limits.cpuTime === undefined ? {} : { CPU: BigInt(Math.ceil(limits.cpuTime)) }),
+        ...(limits.cpuTime === undefined ? {} : { CPU: BigInt(Math.ceil(limits.cpuTime) + LATER) }),
       },
     },
     landlock: able.landlock === 0 ? undefined : landlockFor(able, { lent, paths, mounts, promises: policy.promises }),
@@ -287,6 +290,9 @@ const isHostDirectory = (path: string) => statSync(path, { throwIfNoEntry: false
 const isThere = (path: string, visible: readonly Unveiled[]) =>
   visible.some((each) => each.path === path) || statSync(path, { throwIfNoEntry: false }) !== undefined;
 
+/** The host watches the time of all processes together, and tells the limit from other ends. The kernel's limit of each, in seconds behind that, is for a host that is busy. */
+const LATER = 1;
+
 /** What no policy of a program goes without. */
 const ALWAYS = { allowable: false } as const;
 
@@ -315,12 +321,18 @@ function programEnforcement(policy: Policy, able: Abilities): Enforcement {
       PROC_REMEDY,
       ALWAYS,
     );
+  const written = writtenLack(policy.limits, able);
+  if (written !== undefined && !policy.allowUnenforced.includes("disk")) throw new NotEnforced("disk", ...written);
+  const { memory } = able.groups ?? {};
   return {
     ...enforcement,
     network:
       policy.net.length > 0
         ? ["network namespace", "proxy of the host", ...(able.seccomp ? ["seccomp"] : [])]
         : enforcement.network,
-    memory: ["RLIMIT_DATA of each process"],
+    time: enforcement.time.flatMap((each) =>
+      each === "RLIMIT_CPU" ? ["watch over all processes", "RLIMIT_CPU of each process"] : [each],
+    ),
+    memory: [memory === undefined ? "watch over all processes" : `${memory}: memory`, "RLIMIT_DATA of each process"],
   };
 }

@@ -80,6 +80,7 @@ function planFor(policy: SelfPolicy): Plan {
       memory: [],
       cpu: [],
       time: [],
+      disk: [],
     },
     legible: promises === undefined || promises.includes("rpath"),
     tells: !paths.some(({ path, permissions }) => path === "/" && permissions.includes("r")),

@@ -59,6 +59,16 @@ export function deviceNumber(major: number, minor: number): number {
   return (((minor & ~0xff) << 12) | (major << 8) | (minor & 0xff)) >>> 0;
 }
 
+const LOCK = { EX: 2, NB: 4 } as const;
+
+/**
+ * Takes the one exclusive lock of a file or directory, for as long as this opening of it stays open. Throws EAGAIN where somebody has it, and never
+ * waits. `flock(2)`
+ */
+export function lock(kernel: Kernel, descriptor: number): void {
+  kernel.call("flock", descriptor, LOCK.EX | LOCK.NB);
+}
+
 /** Sets the permissions of an open file; O_PATH will not do. `fchmod(2)` */
 export function changeMode(kernel: Kernel, descriptor: number, mode: number): void {
   kernel.call("fchmod", descriptor, mode);

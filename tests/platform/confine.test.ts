@@ -28,7 +28,7 @@ describe("an actor", () => {
   const proc = (name: string) => readFileSync(`/proc/${actor.pid}/${name}`, "utf8");
   beforeAll(async () => {
     actor = await spawn(fixture("idle"), {
-      sandbox: { limits: { memory: "256 MiB", files: 100, fileSize: 4096, cpuTime: 20 } },
+      sandbox: { limits: { memory: "256 MiB", files: 100, fileSizeBytes: 4096, cpuTimeSeconds: 20 } },
     });
     await actor.call.thread();
   });

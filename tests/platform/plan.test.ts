@@ -140,6 +140,7 @@ describe("enforcementOf() reports", () => {
       memory: ["RLIMIT_DATA", "seccomp"],
       cpu: [],
       time: ["RLIMIT_CPU", "timer of the host"],
+      disk: ["RLIMIT_FSIZE"],
     });
   });
 
@@ -196,8 +197,8 @@ describe("planFor()", () => {
     const plan = planFor(asked, machine({ root: true }), BUN);
     const trees = plan.root!.binds.flatMap(({ source, tree }) => (tree === undefined ? [] : [[source, tree]]));
     expect(trees).toEqual([
-      [granted, 7],
-      [join(granted, "file"), 8],
+      [granted, 106],
+      [join(granted, "file"), 107],
     ]);
     expect(plan.mapped.map(({ source }) => source)).toEqual([granted, join(granted, "file")]);
     expect(planFor(asked, machine(), BUN).mapped).toEqual([]);

@@ -7,7 +7,7 @@ export const policy = (more: Partial<Policy> = {}): Policy => ({
   run: [],
   net: [],
   env: {},
-  limits: { memory: 512 * 2 ** 20, processes: 1, files: 256, fileSize: 2 ** 26 },
+  limits: { memory: 512 * 2 ** 20, processes: 1, files: 256, fileSize: 2 ** 26, tmpfs: 2 ** 26 },
   allowUnenforced: [],
   promises: undefined,
   unveil: [],

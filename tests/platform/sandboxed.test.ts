@@ -32,7 +32,7 @@ const machine = (less: Partial<Abilities> = {}): Abilities => ({
 const policy = (more: Partial<Policy> = {}) =>
   nothing({
     run: ["/bin/true"],
-    limits: { memory: 2 ** 29, processes: 64, files: 256, fileSize: 2 ** 26 },
+    limits: { memory: 2 ** 29, processes: 64, files: 256, fileSize: 2 ** 26, tmpfs: 2 ** 26 },
     ...more,
   });
 const program = (more: Partial<ProcessPlan> = {}) => processPlan(["true"], more);
@@ -111,14 +111,14 @@ describe("planProgram()", () => {
   });
 
   test("limits as the policy says", () => {
-    const limits = { memory: 1000, processes: 5, files: 77, fileSize: 4096, cpuTime: 1.2 };
+    const limits = { memory: 1000, processes: 5, files: 77, fileSize: 4096, tmpfs: 4096, cpuTime: 1.2 };
     const { process } = planProgram(policy({ limits }), program(), { mounts: [] }, machine());
     expect(process.limits).toMatchObject({
       DATA: 1000n,
       NPROC: 5n,
       NOFILE: 77n,
       FSIZE: 4096n,
-      CPU: 2n,
+      CPU: 3n,
       CORE: 0n,
       MEMLOCK: 0n,
     });
@@ -186,9 +186,28 @@ describe("planProgram()", () => {
   test("says which mechanisms keep each guarantee", () => {
     const { enforcement } = planProgram(policy({ net: ["example.com:443"] }), program(), { mounts: [] }, machine());
     expect(enforcement.network).toEqual(["network namespace", "proxy of the host", "seccomp"]);
-    expect(enforcement.memory).toEqual(["RLIMIT_DATA of each process"]);
+    expect(enforcement.memory).toEqual(["watch over all processes", "RLIMIT_DATA of each process"]);
+    const grouped = planProgram(policy(), program(), { mounts: [] }, machine({ groups: { memory: "cgroup v2" } }));
+    expect(grouped.enforcement.memory).toEqual(["cgroup v2: memory", "RLIMIT_DATA of each process"]);
     for (const name of ["files", "processes", "privileges", "kernel"] as const)
       expect(enforcement[name].length).toBeGreaterThan(0);
+  });
+});
+
+describe("planProgram() with a limit of what is written to disk", () => {
+  const limits = { ...policy().limits, disk: 2 ** 20 };
+  const planned = (able: Partial<Abilities>, more: Partial<Policy> = {}) =>
+    planProgram(policy({ limits, ...more }), program(), { mounts: [] }, machine(able));
+
+  test("refuses where nobody counts what all processes write", () => {
+    for (const able of [{}, { groups: { io: "cgroup v1" } }])
+      expect(() => planned(able)).toThrow(expect.objectContaining({ name: "NotEnforced", guarantee: "disk" }));
+  });
+
+  test("takes it where root, or a group of v2, counts that; and where that was allowed", () => {
+    planned({ root: true });
+    planned({ groups: { io: "cgroup v2" } });
+    planned({}, { allowUnenforced: ["disk"] });
   });
 });
 

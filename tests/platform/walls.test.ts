@@ -275,7 +275,7 @@ testRoot("dropCapabilities() leaves none in any set", () => {
 testPuppet("setLimits() sets hard limits", () => {
   using puppet = hold();
   const batch = new Batch();
-  setLimits(batch, { memory: 2 ** 20, processes: 1, files: 32, fileSize: 1000, cpuTime: 1.5 }, 128);
+  setLimits(batch, { memory: 2 ** 20, processes: 1, files: 32, fileSize: 1000, tmpfs: 1000, cpuTime: 1.5 }, 128);
   puppet.kernel.carryOut(batch);
   const expected: Partial<Record<keyof typeof RLIMIT, number>> = {
     CORE: 0,

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { closeSync, openSync, readFileSync, readlinkSync, readSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { findTrees } from "../../platform/linux/cgroup/home.ts";
 import { attach, type Container, container } from "../../src/container.ts";
 import { bind, proc, text, tmpfs } from "../../src/mounts.ts";
 import { Descriptor } from "../../syscalls/descriptor.ts";
@@ -301,6 +302,20 @@ describe("options", () => {
       syscall: "sethostname",
     });
   });
+
+  testBox(
+    "a limit that a control group alone keeps is refused to who is the same user inside, and owns the group",
+    async () => {
+      if (!root || findTrees().lacks.cpu !== undefined) {
+        const failed = await failure(container({ limits: { cpu: 0.5 } }));
+        expect(failed).toMatchObject({ name: "NotEnforced", guarantee: "cpu" });
+        return;
+      }
+      // Root's is nobody outside.
+      await using made = await container({ limits: { cpu: 0.5 } });
+      expect(made.exit).toBeUndefined();
+    },
+  );
 
   testBox("clocks of a time namespace are ahead by what was asked, and only there", async () => {
     const namespaces = ["user", "mount", "pid", "network", "ipc", "uts", "cgroup", "time"] as const;

@@ -1,0 +1,87 @@
+// Directories of hosts that live and of hosts that died: what the next one takes away, and what it leaves alone.
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout } from "bun:test";
+import { existsSync, mkdirSync, rmdirSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { claim, dismantle, sweep } from "../../../platform/linux/cgroup/claim.ts";
+import { findTrees } from "../../../platform/linux/cgroup/home.ts";
+import { runs, testGroups, until } from "./groups.ts";
+
+setDefaultTimeout(60_000);
+
+const script = fileURLToPath(new URL("fixtures/owner.ts", import.meta.url));
+/** A group of this test's own in each tree, so that no other host looks at what is in it. */
+const places = findTrees().trees.map(({ version, parent }) => ({
+  version,
+  parent: join(parent, `caisson-test-${process.pid}`),
+}));
+beforeAll(() => {
+  for (const { parent } of places) mkdirSync(parent);
+});
+afterAll(async () => {
+  for (const { parent } of places) await dismantle(parent);
+});
+
+interface Left {
+  readonly directory: string;
+  readonly pid: number;
+}
+
+async function owner(parent: string): Promise<Left & { readonly host: Bun.Subprocess }> {
+  const host = Bun.spawn([process.execPath, script, parent], { stdout: "pipe", stderr: "inherit" });
+  const { value } = await host.stdout.getReader().read();
+  return { ...(JSON.parse(Buffer.from(value!).toString()) as Left), host };
+}
+
+describe("sweep()", () => {
+  testGroups("kill")(
+    "ends and removes what a killed host left, in every tree, and what a living one has stays",
+    async () => {
+      for (const { parent } of places) {
+        const [dead, living] = [await owner(parent), await owner(parent)];
+        dead.host.kill("SIGKILL");
+        await dead.host.exited;
+        expect([existsSync(dead.directory), runs(dead.pid)]).toEqual([true, true]);
+        await sweep(parent);
+        expect([existsSync(dead.directory), runs(dead.pid)]).toEqual([false, false]);
+        expect([existsSync(living.directory), runs(living.pid)]).toEqual([true, true]);
+        living.host.kill("SIGKILL");
+        await living.host.exited;
+        await sweep(parent);
+        expect([existsSync(living.directory), runs(living.pid)]).toEqual([false, false]);
+      }
+    },
+  );
+
+  testGroups("kill")("leaves alone what is not ours: other names, and other users' directories", async () => {
+    const { parent } = places[0]!;
+    const names = ["caisson", "caisson.rest", "caisson.0123", "other.0123456789abcdef", "caisson.0123456789abcdef.x"];
+    for (const name of names) mkdirSync(join(parent, name));
+    const ours = join(parent, "caisson.0123456789abcdef");
+    mkdirSync(ours);
+    await sweep(parent);
+    expect(names.filter((name) => !existsSync(join(parent, name)))).toEqual([]);
+    expect(existsSync(ours)).toBe(false);
+    for (const name of names) rmdirSync(join(parent, name));
+  });
+
+  testGroups("kill")("by many at a time removes each once, and no claim that is made meanwhile", async () => {
+    const { parent } = places[0]!;
+    const dead = await Promise.all(Array.from({ length: 4 }, () => owner(parent)));
+    for (const { host } of dead) host.kill("SIGKILL");
+    await Promise.all(dead.map(({ host }) => host.exited));
+    const claims: ReturnType<typeof claim>[] = [];
+    const making = (async () => {
+      for (let count = 0; count < 200; count++) {
+        claims.push(claim(parent));
+        if (count % 10 === 0) await Bun.sleep(0);
+      }
+    })();
+    await Promise.all([making, ...Array.from({ length: 8 }, () => sweep(parent))]);
+    await until(() => dead.every(({ directory, pid }) => !existsSync(directory) && !runs(pid)));
+    expect(claims.filter(({ directory }) => !existsSync(directory))).toEqual([]);
+    for (const { lock } of claims) lock.close();
+    await sweep(parent);
+    expect(claims.filter(({ directory }) => existsSync(directory))).toEqual([]);
+  });
+});

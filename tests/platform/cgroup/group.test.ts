@@ -1,0 +1,202 @@
+// What groups keep, shown by what the kernel counts; each with the same act outside of one.
+import { afterEach, describe, expect, setDefaultTimeout } from "bun:test";
+import { mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync } from "node:fs";
+import { basename, join } from "node:path";
+import { field } from "../../../platform/linux/cgroup/counts.ts";
+import { disksOf } from "../../../platform/linux/cgroup/disks.ts";
+import { Group } from "../../../platform/linux/cgroup/group.ts";
+import type { Controller } from "../../../platform/linux/cgroup/hierarchy.ts";
+import { directoryIn, findTrees } from "../../../platform/linux/cgroup/home.ts";
+import type { Budget } from "../../../platform/linux/cgroup/settings.ts";
+import { runs, testGroups, until } from "./groups.ts";
+
+setDefaultTimeout(60_000);
+
+const MIB = 2 ** 20;
+/** Takes as many MiB as it is told, once it has read a line. */
+const EATER = "my $n = <STDIN>; my @a = map { my $x = 'x' x 1048576; $x } 1..$n; print 'full'; <STDIN>";
+/** Starts as many children as it is told that wait, and says how many it has. */
+const FORKER =
+  "my $n = <STDIN>; my $have = 0; for (1..$n) { my $p = fork(); if (!defined $p) { next } if (!$p) { sleep 1000; exit } $have++ } print $have; <STDIN>";
+
+let groups: Group[] = [];
+afterEach(async () => {
+  for (const group of groups) await group.end();
+  groups = [];
+});
+
+function make(budget: Budget, counted: readonly Controller[] = []): Group {
+  const group = Group.make(budget, counted)!;
+  groups.push(group);
+  return group;
+}
+
+/** A program that waits for its first line, in a group or in none. */
+function start(group: Group | undefined, script: string) {
+  const child = Bun.spawn(["perl", "-e", `$| = 1; ${script}`], { stdin: "pipe", stdout: "pipe", stderr: "ignore" });
+  group?.place(child.pid);
+  return child;
+}
+
+async function tell(child: ReturnType<typeof start>, line: string | number): Promise<string> {
+  child.stdin.write(`${line}\n`);
+  await child.stdin.flush();
+  const { value } = await child.stdout.getReader().read();
+  return Buffer.from(value ?? []).toString();
+}
+
+describe("a group", () => {
+  testGroups("memory")("ends who takes more memory than it has, and counts that", async () => {
+    for (const group of [make({ memory: 32 * MIB, swap: 0 }), undefined]) {
+      const child = start(group, EATER);
+      expect(await tell(child, 64)).toBe(group === undefined ? "full" : "");
+      if (group === undefined) child.kill();
+      await child.exited;
+      expect(child.signalCode).toBe(group === undefined ? "SIGTERM" : "SIGKILL");
+      if (group === undefined) continue;
+      await until(() => group.counts().memoryEnds! > 0);
+    }
+  });
+
+  testGroups("memory")("tells of that, and of more memory than the mark: once, and before", async () => {
+    const group = make({ memory: 64 * MIB, memoryWarning: 16 * MIB, swap: 0 });
+    const told: string[] = [];
+    group.onMemory(16 * MIB, () => told.push("warned"));
+    group.onMemoryEnd(() => told.push("ended"));
+    const child = start(group, EATER.replace("map {", "map { select(undef, undef, undef, 0.01);"));
+    expect(await tell(child, 128)).toBe("");
+    await until(() => told.includes("ended"));
+    expect([told[0], told.filter((each) => each === "warned").length]).toEqual(["warned", 1]);
+    // One that stays below hears nothing.
+    const calm = make({ memory: 64 * MIB, memoryWarning: 48 * MIB, swap: 0 });
+    calm.onMemory(48 * MIB, () => told.push("calm"));
+    const other = start(calm, EATER);
+    expect(await tell(other, 8)).toBe("full");
+    other.kill();
+    await other.exited;
+    expect(told).not.toContain("calm");
+  });
+
+  testGroups("pids")("refuses processes beyond what it has, and counts them", async () => {
+    const group = make({ processes: 5 });
+    const child = start(group, FORKER);
+    expect(await tell(child, 20)).toBe("4");
+    expect(group.counts().processes).toBe(5);
+    expect(group.counts().processesRefused).toBeGreaterThan(0);
+    const free = make({ processes: 50 });
+    expect(await tell(start(free, FORKER), 20)).toBe("20");
+    expect(free.counts()).toMatchObject({ processes: 21, processesRefused: 0 });
+  });
+
+  testGroups("cpu")("holds back who takes more than a share of a processor", async () => {
+    const tree = findTrees().trees.find(({ controllers }) => controllers.includes("cpu"))!;
+    const throttled = (group: Group) => {
+      const lines = readFileSync(`/proc/${group.members()[0]}/cgroup`, "utf8").split("\n");
+      const line = lines.find((each) =>
+        tree.version === 2 ? each.startsWith("0::") : /^\d+:(.*,)?cpu[,:]/.test(each),
+      )!;
+      return field(readFileSync(join(directoryIn(tree), basename(line), "cpu.stat"), "utf8"), "nr_throttled");
+    };
+    const held = make({ cpu: 0.1 });
+    const free = make({ cpu: 4 });
+    const children = [held, free].map((group) => start(group, "<STDIN>; print 'begun'; 1 while 1"));
+    for (const child of children) expect(await tell(child, "")).toBe("begun");
+    await until(() => throttled(held) > 3);
+    expect(throttled(free)).toBe(0);
+  });
+
+  testGroups("io")("slows down what is written to a disk", async () => {
+    const directory = mkdtempSync("/var/tmp/caisson-group-");
+    try {
+      const [device] = disksOf([directory]);
+      const group = make({ diskWrite: MIB, devices: [device!] });
+      const write = (to: string) =>
+        `<STDIN>; system("dd", "if=/dev/zero", "of=${join(directory, to)}", "bs=1M", "count=16", "oflag=direct"); print 'written'; <STDIN>`;
+      const [slow, quick] = [start(group, write("slow")), start(undefined, write("quick"))];
+      const slowly = tell(slow, "");
+      expect(await tell(quick, "")).toBe("written");
+      expect(await Promise.race([slowly, Bun.sleep(1)])).toBeUndefined();
+      quick.kill();
+    } finally {
+      await groups.pop()?.end();
+      rmSync(directory, { recursive: true });
+    }
+  });
+
+  testGroups("usage")("counts the time of all its processes", async () => {
+    const group = make({}, ["usage"]);
+    const child = start(group, "<STDIN>; print 'begun'; fork(); 1 while 1");
+    await tell(child, "");
+    await until(() => group.counts().cpuMicroseconds! > 200_000);
+  });
+
+  testGroups("kill")("ends daemons, who is stopped, and who ignores signals", async () => {
+    const group = make({}, ["kill"]);
+    // Each of them says so itself when it is what it is to be; who is stopped says it before.
+    const script = `
+      <STDIN>; use POSIX qw(setsid);
+      $SIG{$_} = 'IGNORE' for qw(TERM INT HUP QUIT);
+      for my $how (qw(daemon stopped deaf)) {
+        next if fork();
+        setsid();
+        if (fork()) { exit }
+        syswrite STDOUT, "$$\n";
+        kill 'STOP', $$ if $how eq 'stopped';
+        sleep 1000 while 1;
+      }
+      syswrite STDOUT, "$$\n"; sleep 1000 while 1`;
+    const child = start(group, script);
+    child.stdin.write("\n");
+    await child.stdin.flush();
+    let said = "";
+    for await (const piece of child.stdout) {
+      said += Buffer.from(piece).toString();
+      if (said.split("\n").length > 4) break;
+    }
+    const members = said.trim().split("\n").map(Number);
+    expect(members.map((pid) => group.members().includes(pid) && runs(pid))).toEqual([true, true, true, true]);
+    group.kill();
+    await until(() => !members.some(runs));
+    await child.exited;
+    expect(await group.end()).toBe(true);
+  });
+
+  testGroups("pids")("is gone when it was ended, with all that was in it", async () => {
+    const group = make({ processes: 20 });
+    const child = start(group, FORKER);
+    await tell(child, 10);
+    const members = group.members();
+    expect(members.length).toBe(11);
+    expect(await group.end()).toBe(true);
+    expect(members.some(runs)).toBe(false);
+    expect(() => group.counts()).toThrow("ENOENT");
+  });
+
+  testGroups("pids")("leaves nothing where one of its settings is refused", () => {
+    const tree = findTrees().trees.find(({ controllers }) => controllers.includes("pids"))!;
+    const before = within(directoryIn(tree));
+    expect(() => Group.make({ processes: -1 })).toThrow("EINVAL");
+    expect(within(directoryIn(tree))).toEqual(before);
+  });
+
+  testGroups("pids")("is made anew where somebody removed the directory of all", async () => {
+    const tree = findTrees().trees.find(({ controllers }) => controllers.includes("pids"))!;
+    await make({ processes: 2 }).end();
+    const before = directoryIn(tree);
+    rmdirSync(before);
+    const group = make({ processes: 2 });
+    expect(directoryIn(tree)).not.toBe(before);
+    expect(group.counts()).toMatchObject({ processes: 0 });
+  });
+
+  testGroups("pids")("takes no process that has ended: ESRCH", async () => {
+    const child = Bun.spawn(["true"]);
+    await child.exited;
+    const group = make({ processes: 2 });
+    expect(() => group.place(child.pid)).toThrow("ESRCH");
+  });
+});
+
+/** The groups in a directory. */
+const within = (directory: string) =>
+  readdirSync(directory, { withFileTypes: true }).flatMap((each) => (each.isDirectory() ? [each.name] : []));

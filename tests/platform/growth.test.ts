@@ -1,0 +1,80 @@
+import { afterEach, beforeEach, describe, expect, jest, test } from "bun:test";
+import { watchGrowth } from "../../platform/linux/growth.ts";
+
+describe("watchGrowth()", () => {
+  beforeEach(() => {
+    jest.useFakeTimers();
+  });
+  afterEach(() => {
+    jest.useRealTimers();
+  });
+
+  /** Something that grows by so much in a second, and what its watch does in a time. */
+  function watched(limit: number, { by, atMost }: { readonly by: number; readonly atMost: number }) {
+    let now = 0;
+    const looks: number[] = [];
+    const ends: number[] = [];
+    const watch = watchGrowth({
+      limit,
+      perSecond: atMost,
+      used() {
+        looks.push(now);
+        return (now / 1000) * by;
+      },
+      reached: () => ends.push(now),
+    });
+    const pass = (milliseconds: number) => {
+      for (const until = now + milliseconds; now < until; ) {
+        now++;
+        jest.advanceTimersByTime(1);
+      }
+    };
+    return { watch, looks, ends, pass };
+  }
+
+  test("does not look before the limit can have been reached", () => {
+    const { looks, pass } = watched(8, { by: 0, atMost: 4 });
+    pass(1999);
+    expect(looks).toEqual([]);
+    pass(1);
+    expect(looks).toEqual([2000]);
+    pass(8000);
+    // It did not grow: the next looks are as far apart.
+    expect(looks).toEqual([2000, 4000, 6000, 8000, 10_000]);
+  });
+
+  test.each([1, 2, 4])("sees what grows by %d where it could by 4 within 10 ms, once", (by) => {
+    const { looks, ends, pass } = watched(8, { by, atMost: 4 });
+    pass(20_000);
+    expect(ends).toHaveLength(1);
+    expect(ends[0]).toBeWithin(8000 / by, 8000 / by + 11);
+    expect(looks.at(-1)).toBe(ends[0]!);
+    expect(looks.length).toBeLessThan(40);
+  });
+
+  test("looks no more when it is stopped, and when there is nobody", () => {
+    const { watch, looks, pass } = watched(1, { by: 0, atMost: 1 });
+    pass(1500);
+    watch.stop();
+    pass(5000);
+    expect(looks).toEqual([1000]);
+    let asked = 0;
+    watchGrowth({
+      limit: 1,
+      perSecond: 1,
+      used() {
+        asked++;
+        return undefined;
+      },
+      reached: () => expect.unreachable(),
+    });
+    jest.advanceTimersByTime(5000);
+    expect(asked).toBe(1);
+  });
+
+  test("takes limits for which no timer is long enough", () => {
+    const { looks, pass } = watched(2 ** 31, { by: 0, atMost: 1 });
+    pass(10_000);
+    expect(looks).toEqual([]);
+  });
+});
