@@ -10,7 +10,6 @@ import { self } from "../syscalls/kernel.ts";
 import { makePipe } from "../syscalls/linux/file.ts";
 import { denials } from "./denials.ts";
 import { type ExecOptions, exec, type SandboxedProcess } from "./exec.ts";
-import { exitOf } from "./exit.ts";
 import { inFlags, type ProgramCommand, UsageError } from "./flags.ts";
 import { Foreground } from "./foreground.ts";
 import { grantsOf, startFrom } from "./grant.ts";
@@ -21,7 +20,7 @@ import { lastOf, report } from "./report.ts";
 import { parseRule } from "./rule.ts";
 import { policyOf, type Sandbox } from "./sandbox.ts";
 import { ScreenText } from "./screen.ts";
-import { CODE, ENDINGS, type Ending, noOutput, noSandbox, outOfTime } from "./status.ts";
+import { CODE, ENDINGS, type Ending, noOutput, noSandbox, outOfLimit } from "./status.ts";
 import { passThrough, say } from "./terminal.ts";
 
 /** How long a program that was asked to end may take for it. */
@@ -244,12 +243,9 @@ function nowhere(error: unknown, directory: string): Error | undefined {
 async function codeOf({ program, lost }: Ran, { limits }: Policy, { over, received }: Asked): Promise<number> {
   if (received !== undefined && (over.aborted || lost !== undefined)) return CODE.signal + constants.signals[received];
   if (lost !== undefined) return await noOutput(lost.error, "program");
-  if (program.limit !== undefined) return await outOfTime(program.limit, "program", limits);
   const code = await program.exited;
-  const { signalCode: signal, usage } = program;
-  if (signal === null) return code;
-  const how = { signal: constants.signals[signal], cpuMicroseconds: usage!.cpuMs * 1000, peakKib: 0 };
-  if (exitOf(how, limits.cpuTime).reason === "limit") return await outOfTime("cpuTime", "program", limits);
-  if (!QUIET.has(signal)) await say(`caisson: ${signal} ended the program`);
+  const { exit, signalCode: signal } = program;
+  if (exit?.reason === "limit") return await outOfLimit(exit.limit, "program", limits);
+  if (signal !== null && !QUIET.has(signal)) await say(`caisson: ${signal} ended the program`);
   return code;
 }

@@ -7,6 +7,7 @@ import {
   type Mount,
   type Policy,
   platform,
+  type Running,
   type SupervisedCall,
   type Supervision,
 } from "../platform/index.ts";
@@ -20,14 +21,16 @@ import type { Situation } from "./denial.ts";
 import { type DenialEvent, Denials } from "./denials.ts";
 import { type Egress, egress } from "./egress.ts";
 import { LimitExceeded } from "./error.ts";
+import type { Inspection } from "./inspection.ts";
 import { Listener } from "./listener.ts";
 import { looker } from "./look.ts";
 import { bind } from "./mounts.ts";
 import { checkOptions, FLAG, FUNCTION, list, MOUNT, OBJECT, TEXT } from "./option.ts";
-import { checkProcess, Launch, Process, type ProcessOptions, type Usage } from "./process.ts";
-import { sizeOf } from "./quantity.ts";
+import { allowanceOf, checkProcess, Launch, type Life, mustCount, Process, type ProcessOptions } from "./process.ts";
+import { enter } from "./roster.ts";
 import { parseRule } from "./rule.ts";
 import { policyOf, type Sandbox } from "./sandbox.ts";
+import type { Usage } from "./usage.ts";
 import { denialOf, denialOfCall, denialOfLandlock } from "./verdict.ts";
 import { policyWithin } from "./within.ts";
 
@@ -42,6 +45,8 @@ export interface ExecOptions extends ProcessOptions {
   readonly container?: Omit<ContainerOptions, "signal">;
   /** Is told of each attempt to connect to a host, where `net` grants any. */
   readonly onDecision?: (decision: Decision) => void;
+  /** Called once, when it and all that it started use more memory than `limits.memoryWarning`. */
+  readonly onMemoryWarning?: (usage: Usage) => void;
   /**
    * Whether `denials` has what its filter refuses as well, from its start: each refused call then waits until that is told. Where this process may
    * read the audit log, and that is on, it has what Landlock refuses, too. What mounts hide (ENOENT) or keep from being written (EROFS) no program's
@@ -63,10 +68,7 @@ export interface Supervise {
 }
 type Answering = Pick<Supervision, "asked" | "answer" | "sockets">;
 
-export interface RunOptions extends Omit<ExecOptions, "terminal"> {
-  /** How much it may print on each stream: `"1 MiB"`, or bytes; 16 MiB where nothing is said. */
-  readonly maxOutput?: string | number;
-}
+export type RunOptions = Omit<ExecOptions, "terminal">;
 
 export interface RunResult {
   /** Null after a signal. */
@@ -77,6 +79,7 @@ export interface RunResult {
   readonly usage: Usage;
 }
 
+/** What `run` keeps of what is printed where no limit says it, in bytes. */
 const MOST_OUTPUT = 16 * 2 ** 20;
 
 /**
@@ -89,12 +92,18 @@ const MOST_OUTPUT = 16 * 2 ** 20;
  * @example await using convert = await exec(["ffmpeg", "-i", "in.avi", "out.webm"], { sandbox: { read: ["in.avi"], write: ["."] }, cwd: process.cwd() });
  */
 export async function exec(argv: readonly string[], options: ExecOptions = {}): Promise<SandboxedProcess> {
+  return await start(argv, options);
+}
+
+/** @param output what it may print where its limits do not say */
+async function start(argv: readonly string[], options: ExecOptions, output?: number): Promise<SandboxedProcess> {
   const {
     sandbox = {},
     within,
     files = [],
     container,
     onDecision,
+    onMemoryWarning,
     observe,
     supervise,
     broker,
@@ -102,12 +111,13 @@ export async function exec(argv: readonly string[], options: ExecOptions = {}): 
     ...process
   } = options;
   checkOptions(
-    { sandbox, within, files, onDecision, observe, supervise, broker },
+    { sandbox, within, files, onDecision, onMemoryWarning, observe, supervise, broker },
     {
       sandbox: OBJECT,
       within: OBJECT,
       files: list(MOUNT),
       onDecision: FUNCTION,
+      onMemoryWarning: FUNCTION,
       observe: FLAG,
       supervise: OBJECT,
       broker: OBJECT,
@@ -126,10 +136,19 @@ export async function exec(argv: readonly string[], options: ExecOptions = {}): 
     for (const option of ["sandbox", "within", "files", "onDecision", "observe", "supervise", "broker"] as const)
       if (options[option] !== undefined)
         throw new TypeError(`Cannot use ${option} with a container: it has files of its own, and no sandbox`);
+    const plan = containerPlan(container);
+    mustCount(process, plan.limits?.output);
     using launch = new Launch(argv, process);
-    const running = await platform.execute(withConsole(containerPlan(container), launch), launch.plan);
+    const running = await platform.execute(withConsole(plan, launch), launch.plan);
     launch.started();
-    return new SandboxedProcess(running, launch, { signal });
+    return new SandboxedProcess(running, launch, {
+      name,
+      signal,
+      onMemoryWarning: onMemoryWarning ?? container.onMemoryWarning,
+      cpuTime: process.rlimits?.CPU,
+      wallTime: plan.limits?.wallTime,
+      output: allowanceOf(plan.limits?.output ?? output),
+    });
   }
   // What a sandbox decides is refused here, not ignored.
   for (const option of ["rlimits", "capabilities", "securebits", "noNewPrivileges", "user", "group", "groups"] as const)
@@ -145,6 +164,7 @@ export async function exec(argv: readonly string[], options: ExecOptions = {}): 
     throw new TypeError("Cannot use broker and supervise at once: a call has one answer");
   if (broker !== undefined && policy.net.length > 0)
     throw new TypeError("Cannot use a broker with net: its connect is asked about every connection");
+  mustCount(process, policy.limits.output);
   using launch = new Launch(argv, { ...process, env: { ...policy.env, ...process.env } });
   using ends = new DisposableStack();
   const denials = new Denials(name, { observed: observe === true });
@@ -162,9 +182,12 @@ export async function exec(argv: readonly string[], options: ExecOptions = {}): 
   });
   launch.started();
   return new SandboxedProcess(running, launch, {
+    name,
     signal,
-    enforcement: running.enforcement,
+    onMemoryWarning,
     wallTime: policy.limits.wallTime,
+    output: allowanceOf(policy.limits.output ?? output),
+    enforcement: running.enforcement,
     ends: ends.move(),
     denials,
     told: running.told,
@@ -262,70 +285,78 @@ function openGate(container: Contained, gate: Egress, ends: DisposableStack): Re
 export class SandboxedProcess extends Process {
   /** Which mechanisms keep each guarantee of its sandbox; a container has none. */
   readonly enforcement: Enforcement | undefined;
-  /** The limit that ended it. */
-  limit: "wallTime" | undefined;
   /**
    * What its walls refuse from here on, for each reader; it ends with the program. Where nobody reads, nothing is gathered. None of a program in a
    * container.
    */
   readonly denials: AsyncIterable<DenialEvent>;
+  readonly #denials: Denials;
+  readonly #name: string;
+  /** On the host. */
+  readonly #pid: number;
+  readonly #startedAt = Date.now();
 
   constructor(
-    running: ConstructorParameters<typeof Process>[0],
+    running: Running,
     launch: Launch,
-    life: {
-      readonly signal: AbortSignal | undefined;
+    life: Life & {
+      readonly name: string;
+      readonly onMemoryWarning?: ExecOptions["onMemoryWarning"] | undefined;
       readonly enforcement?: Enforcement;
-      readonly wallTime?: number | undefined;
       readonly ends?: DisposableStack;
       readonly denials?: Denials;
       readonly told?: () => Promise<void>;
     },
   ) {
-    super(running, launch, life.signal);
+    super(running, launch, life);
     this.enforcement = life.enforcement;
-    const denials = life.denials ?? new Denials("");
-    this.denials = denials;
-    const timer =
-      life.wallTime === undefined
-        ? undefined
-        : setTimeout(() => {
-            this.limit = "wallTime";
-            this.kill();
-          }, life.wallTime);
+    this.#name = life.name;
+    const { onMemoryWarning } = life;
+    if (onMemoryWarning !== undefined) running.onMemoryWarning(() => onMemoryWarning(this.usage()));
+    this.#pid = running.hostPid;
+    this.#denials = life.denials ?? new Denials("");
+    this.denials = this.#denials;
+    const leave = enter(this);
     void this.exited.then(async () => {
-      clearTimeout(timer);
+      leave(this.exit);
       life.ends?.dispose();
       await life.told?.();
-      denials.end();
+      this.#denials.end();
     });
+  }
+
+  /** What it is and does right now, as plain data. */
+  inspect(): Inspection {
+    return {
+      kind: "program",
+      name: this.#name,
+      pid: this.#pid,
+      state: this.exit === undefined ? "running" : "ended",
+      startedAt: this.#startedAt,
+      usage: this.usage(),
+      callsPending: 0,
+      denials: this.#denials.count,
+    };
   }
 }
 
 /**
- * Runs a program in a sandbox of its own to its end, and gives what it printed. As `exec`, and rejects with `LimitExceeded` when it prints too
- * much or takes too long.
+ * Runs a program in a sandbox of its own to its end, and gives what it printed, 16 MiB at most where its limits do not say. As `exec`, and rejects
+ * with `LimitExceeded` when a limit ended it.
  *
  * @example const { stdout } = await run(["pdftotext", "-", "-"], { stdin: pdf });
  */
 export async function run(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
-  const { maxOutput, ...rest } = options;
-  const most = maxOutput === undefined ? MOST_OUTPUT : sizeOf(maxOutput, "maxOutput");
-  await using process = await exec(argv, rest);
-  const tooMuch = new LimitExceeded(`Program ${argv[0]} was ended: it printed more than ${most} bytes`, "output");
+  await using process = await start(argv, options, MOST_OUTPUT);
   const all = async (stream: ReadableStream<Uint8Array> | undefined) => {
     const pieces: Uint8Array[] = [];
-    let length = 0;
-    for await (const piece of stream ?? []) {
-      length += piece.length;
-      if (length > most) throw tooMuch;
-      pieces.push(piece);
-    }
+    for await (const piece of stream ?? []) pieces.push(piece);
     return Buffer.concat(pieces);
   };
   const [stdout, stderr] = await Promise.all([all(process.stdout), all(process.stderr)]);
   await process.exited;
-  if (process.limit !== undefined)
-    throw new LimitExceeded(`Program ${argv[0]} was ended: it reached its limit ${process.limit}`, process.limit);
-  return { exitCode: process.exitCode, signal: process.signalCode, stdout, stderr, usage: process.usage! };
+  const { exit, exitCode, signalCode } = process;
+  if (exit?.reason === "limit")
+    throw new LimitExceeded(`Program ${argv[0]} was ended: it reached its limit ${exit.limit}`, exit.limit);
+  return { exitCode, signal: signalCode, stdout, stderr, usage: process.usage() };
 }

@@ -1,10 +1,14 @@
-/** How an actor ended. */
+/** How an actor or a program ended. */
 import { constants } from "node:os";
 import type { Ended } from "../platform/index.ts";
 import type { ProtocolViolation } from "./error.ts";
+import type { Killer } from "./killer.ts";
 import { harmless } from "./output.ts";
 
-/** How an actor ended. */
+/** The limits that end what reaches them. */
+export type LimitName = "memory" | "cpuTime" | "wallTime" | "loadTime" | "processes" | "output" | "disk" | "messages";
+
+/** How an actor ended, or a program, which does not throw and has no link to break. */
 export type Exit =
   /** By itself: `process.exit`, or a script that was through. */
   | { readonly reason: "returned"; readonly code: number }
@@ -12,11 +16,11 @@ export type Exit =
   | { readonly reason: "threw"; readonly error: unknown }
   /** By a signal that the host did not send, such as `"SIGSEGV"` after a crash. */
   | { readonly reason: "signal"; readonly signal: string }
-  | { readonly reason: "limit"; readonly limit: "cpuTime" | "wallTime" | "loadTime" }
+  | { readonly reason: "limit"; readonly limit: LimitName }
   /** By the host, because of what it sent. */
   | { readonly reason: "protocol"; readonly violation: ProtocolViolation }
-  /** By `kill()`, the end of an `await using`, or an AbortSignal. */
-  | { readonly reason: "killed" }
+  /** By the host: by `kill()`, the end of an `await using`, an AbortSignal, or what looks after it. */
+  | { readonly reason: "killed"; readonly by: Killer }
   /** By itself, because the host let go of it: `disconnect()`. */
   | { readonly reason: "host gone" };
 
@@ -27,7 +31,11 @@ export type Exit =
 const SAMPLED = 0.5;
 
 /** What the kernel's word on an end means, where the host knows no cause of its own. @param cpuTime the limit in seconds */
-export function exitOf({ code, signal, cpuMicroseconds }: Ended, cpuTime: number | undefined): Exit {
+export function exitOf(
+  { code, signal, limit, cpuMicroseconds }: Pick<Ended, "code" | "signal" | "limit" | "cpuMicroseconds">,
+  cpuTime: number | undefined,
+): Exit {
+  if (limit !== undefined) return { reason: "limit", limit };
   if (code !== undefined) return { reason: "returned", code };
   // RLIMIT_CPU ends a process with SIGKILL, which says nothing by itself; the time it used does.
   const used = cpuMicroseconds / 1e6 / SAMPLED;

@@ -39,7 +39,7 @@ export async function observe(argv: readonly string[], options: ObserveOptions =
     more: (count) => seen.lose(count),
   });
   launch.started();
-  const program = new Process(running, launch, signal);
+  const program = new Process(running, launch, { signal });
   const exited = program.exited.then(async (code) => {
     await running.told();
     seen.end();

@@ -13,6 +13,8 @@ const TAKEN = new Uint8Array(64 * 1024);
 export class Pipe implements Disposable {
   readonly #descriptor: Descriptor;
   readonly #waits = new Set<Wait>();
+  /** How many bytes of those that were read may be given to who reads. Where that is not all, the pipe is closed: nothing behind them comes. */
+  allow: (length: number) => number = (length) => length;
   #written = Promise.resolve();
   #readable: ReadableStream<Uint8Array> | undefined;
   #writable: WritableStream<Uint8Array> | undefined;
@@ -60,7 +62,7 @@ export class Pipe implements Disposable {
     while (!this.closed) {
       const length = this.#take();
       if (length === 0) return undefined;
-      if (length !== undefined) return TAKEN.slice(0, length);
+      if (length !== undefined) return this.#give(TAKEN.slice(0, this.allow(length)), length);
       await this.#ready("read");
     }
     return undefined;
@@ -97,6 +99,11 @@ export class Pipe implements Disposable {
       if (error instanceof SystemError && error.code === "EIO") return 0;
       throw error;
     }
+  }
+
+  #give(bytes: Uint8Array, length: number): Uint8Array | undefined {
+    if (bytes.length < length) this.close();
+    return bytes.length === 0 ? undefined : bytes;
   }
 
   async #put(bytes: Uint8Array): Promise<void> {

@@ -1,6 +1,6 @@
 /** Programs that run in a container: their streams, and how they end. */
 import { constants } from "node:os";
-import type { ProcessPlan, Running } from "../platform/index.ts";
+import type { Ended, ProcessPlan, Running } from "../platform/index.ts";
 import { Descriptor } from "../syscalls/descriptor.ts";
 import { self } from "../syscalls/kernel.ts";
 import { allCapabilities, capabilitiesFromText, type Securebit, securebitsOf } from "../syscalls/linux/capability.ts";
@@ -8,6 +8,8 @@ import { changeMode, createMemoryFile, fillForGood, makePipe, open } from "../sy
 import { O, RLIMIT } from "../syscalls/linux/numbers.ts";
 import type { IoPriority, Schedule } from "../syscalls/linux/schedule.ts";
 import { openPeer, openPty, type WindowSize } from "../syscalls/linux/terminal.ts";
+import { type Exit, exitOf, type LimitName } from "./exit.ts";
+import { KILL, type Killer } from "./killer.ts";
 import {
   ABORT,
   checkOptions,
@@ -32,6 +34,7 @@ import {
 } from "./option.ts";
 import { Pipe } from "./pipe.ts";
 import { Pty } from "./pty.ts";
+import { type Usage, usageOf } from "./usage.ts";
 
 /** A stream that the program writes: to us, to where ours goes, to nowhere, or to a descriptor of ours. */
 export type Outlet = "pipe" | "inherit" | "ignore" | number;
@@ -82,14 +85,6 @@ export interface ProcessOptions {
   readonly init?: boolean;
   /** Kills it. */
   readonly signal?: AbortSignal;
-}
-
-/** What a program, and what it started and waited for, used. */
-export interface Usage {
-  /** Processor time, user and system, in milliseconds. */
-  readonly cpuMs: number;
-  /** The most memory that one process had resident, in bytes. */
-  readonly peakBytes: number;
 }
 
 const STREAM = either(word("pipe", "inherit", "ignore"), DESCRIPTOR);
@@ -271,6 +266,41 @@ function capabilitiesOf(text: string | undefined): bigint {
   return effective;
 }
 
+/** Bytes that may be printed, by one program or by several together. */
+export interface Allowance {
+  left: number;
+  /** Called when somebody prints more. */
+  exceeded?(): void;
+}
+
+/** The allowance of one program. */
+export const allowanceOf = (bytes: number | undefined): Allowance | undefined =>
+  bytes === undefined ? undefined : { left: bytes };
+
+/** Throws a TypeError where what a program prints is limited, and goes where it cannot be counted. */
+export function mustCount({ stdout, stderr, terminal }: ProcessOptions, output: number | undefined): void {
+  if (output === undefined || terminal !== undefined) return;
+  for (const [name, outlet] of Object.entries({ stdout, stderr }))
+    if (outlet === "inherit" || typeof outlet === "number")
+      throw new TypeError(
+        `Cannot limit what is printed to ${name}: it goes past this process, and "pipe" or "ignore" is expected with limits.output`,
+      );
+}
+
+/** What ends a program, beside itself. */
+export interface Life {
+  readonly signal?: AbortSignal | undefined;
+  /** What one of its processes may use, in seconds: `RLIMIT_CPU`. */
+  readonly cpuTime?: number | undefined;
+  /** From now to its end, in milliseconds. */
+  readonly wallTime?: number | undefined;
+  /** What it may print. */
+  readonly output?: Allowance | undefined;
+}
+
+const SIGKILL = constants.signals.SIGKILL;
+const OVERFLOW: Exit = { reason: "limit", limit: "output" };
+
 /** A program that runs in a container. */
 export class Process implements AsyncDisposable {
   /** Its process id, as the container sees it. */
@@ -286,35 +316,43 @@ export class Process implements AsyncDisposable {
   exitCode: number | null = null;
   /** The signal that ended it. */
   signalCode: NodeJS.Signals | null = null;
-  /** What it used, once it has ended. */
-  usage: Usage | undefined;
+  /**
+   * How it ended: by itself, by a signal, by a limit, or by us. Undefined while it runs. What it printed before its end can prove too much when it is
+   * read behind that.
+   */
+  exit: Exit | undefined;
   readonly #running: Running;
   readonly #launch: Launch;
+  /** Signals that we sent, each with what that was for. */
+  readonly #sent = new Map<number, Exit>();
+  #ended: Ended | undefined;
+  #overflowed = false;
 
-  constructor(running: Running, launch: Launch, signal: AbortSignal | undefined) {
+  constructor(running: Running, launch: Launch, { signal, cpuTime, wallTime, output }: Life) {
     this.#running = running;
     this.#launch = launch;
     this.pid = running.pid;
+    if (output !== undefined) this.#allow(output);
     this.stdin = launch.input === undefined ? launch.stdin?.writable : undefined;
     this.stdout = launch.stdout?.readable;
     this.stderr = launch.stderr?.readable;
     this.terminal = launch.terminal;
     // A program need not read to the end, and we need not give it all.
     if (launch.input !== undefined) void launch.input.pipeTo(launch.stdin!.writable).catch(() => launch.stdin!.close());
-    const abort = () => this.kill();
+    const abort = () => this[KILL]("signal");
     signal?.addEventListener("abort", abort);
     if (signal?.aborted) abort();
-    this.exited = running.ended.then(({ code, signal: ending, cpuMicroseconds, peakKib }) => {
+    const timer = wallTime === undefined ? undefined : setTimeout(() => this.#stop("wallTime"), wallTime);
+    this.exited = running.ended.then((how) => {
       signal?.removeEventListener("abort", abort);
-      this.usage = { cpuMs: cpuMicroseconds / 1000, peakBytes: peakKib * 1024 };
-      if (code !== undefined) {
-        this.exitCode = code;
-        return code;
-      }
-      this.signalCode = (Object.entries(constants.signals).find(([, number]) => number === ending)?.[0] ??
-        "SIGKILL") as NodeJS.Signals;
-      return 128 + ending!;
+      clearTimeout(timer);
+      return this.#end(how, cpuTime);
     });
+  }
+
+  /** What it and all that it started used so far, or in all once it has ended. Reads some files of /proc for each of its processes. */
+  usage(): Usage {
+    return usageOf(this.#ended ?? this.#running.usage());
   }
 
   /**
@@ -322,7 +360,12 @@ export class Process implements AsyncDisposable {
    * @param to `"group"`: all processes of the group that it leads, as a terminal does
    */
   kill(signal: NodeJS.Signals | number = "SIGKILL", to?: "group"): void {
-    this.#running.signal(typeof signal === "number" ? signal : constants.signals[signal], to);
+    this.#send(typeof signal === "number" ? signal : constants.signals[signal], { reason: "killed", by: "kill" }, to);
+  }
+
+  /** Ends it on behalf of another, or asks it to end by a signal. */
+  [KILL](by: Killer, signal: NodeJS.Signals = "SIGKILL"): void {
+    this.#send(constants.signals[signal], { reason: "killed", by });
   }
 
   /** Has `take` called when a signal stops it. */
@@ -332,9 +375,56 @@ export class Process implements AsyncDisposable {
 
   /** Ends it, and closes the streams that nobody read. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.kill();
+    this[KILL]("dispose");
     await this.exited;
     for (const stream of [this.#launch.stdin, this.#launch.stdout, this.#launch.stderr, this.#launch.terminal])
       stream?.close();
+  }
+
+  #send(signal: number, cause: Exit, to?: "group"): void {
+    this.#running.signal(signal, to);
+    if (!this.#sent.has(signal)) this.#sent.set(signal, cause);
+  }
+
+  #stop(limit: LimitName): void {
+    this.#send(SIGKILL, { reason: "limit", limit });
+  }
+
+  /** Counts what is read of what it prints, and ends it for more than is left. That much is given to who reads, and no more. */
+  #allow(allowance: Allowance): void {
+    for (const stream of [this.#launch.stdout, this.#launch.stderr, this.#launch.terminal]) {
+      if (stream === undefined) continue;
+      stream.allow = (length) => {
+        const allowed = Math.min(length, allowance.left);
+        allowance.left -= allowed;
+        if (allowed < length) {
+          this.#overflow();
+          allowance.exceeded?.();
+        }
+        return allowed;
+      };
+    }
+  }
+
+  #overflow(): void {
+    this.#overflowed = true;
+    if (this.#ended === undefined) this.#stop("output");
+    else this.exit = OVERFLOW;
+  }
+
+  /** Takes how it ended, and gives what a shell would. */
+  #end(how: Ended, cpuTime: number | undefined): number {
+    const { code, signal } = how;
+    this.#ended = how;
+    // What counts prove comes first; then that it was our signal that ended it.
+    const cause = how.limit === undefined && signal !== undefined ? this.#sent.get(signal) : undefined;
+    this.exit = this.#overflowed ? OVERFLOW : (cause ?? exitOf(how, cpuTime));
+    if (code !== undefined) {
+      this.exitCode = code;
+      return code;
+    }
+    this.signalCode = (Object.entries(constants.signals).find(([, number]) => number === signal)?.[0] ??
+      "SIGKILL") as NodeJS.Signals;
+    return 128 + signal!;
   }
 }

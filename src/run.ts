@@ -9,12 +9,12 @@ import { bundle, scriptScope } from "./bundle.ts";
 import { describeDenial, isDenied } from "./denial.ts";
 import { denials } from "./denials.ts";
 import { ActorExit, LimitExceeded } from "./error.ts";
-import type { Exit } from "./exit.ts";
+import type { Exit, LimitName } from "./exit.ts";
 import { type Command, inFlags, UsageError } from "./flags.ts";
 import { grantsOf } from "./grant.ts";
 import { lastOf, report } from "./report.ts";
 import { policyOf, type Sandbox } from "./sandbox.ts";
-import { CODE, ENDINGS, type Ending, KILLED, messageOf, noOutput, noSandbox, outOfTime } from "./status.ts";
+import { CODE, ENDINGS, type Ending, KILLED, messageOf, noOutput, noSandbox, outOfLimit } from "./status.ts";
 import { passThrough, say } from "./terminal.ts";
 
 /** How Bun ends when it cannot go on, which it also does when a small allocation fails. */
@@ -64,8 +64,8 @@ export async function run({ script, args, sandbox, observe = false }: Command): 
     if (failure !== undefined) return await noOutput(failure.error, "script");
   } catch (error) {
     if (error instanceof ActorExit) exit = error.exit as Exit;
-    else if (error instanceof LimitExceeded) exit = { reason: "limit", limit: error.limit as "wallTime" };
-    else if (received !== undefined) exit = { reason: "killed" };
+    else if (error instanceof LimitExceeded) exit = { reason: "limit", limit: error.limit as LimitName };
+    else if (received !== undefined) exit = { reason: "killed", by: "signal" };
     else return await noSandbox(error);
   }
   events?.end();
@@ -126,7 +126,7 @@ async function conclude(
     }
     case "limit":
       if (exit.limit === "loadTime") return await noSandbox(new Error("Cannot start the sandbox: it took too long"));
-      return await outOfTime(exit.limit, "script", policy.limits);
+      return await outOfLimit(exit.limit, "script", policy.limits);
     case "protocol":
       await say(`caisson: the script was ended, for what it sent to its host: ${oneLine(exit.violation.message)}`);
       return KILLED;

@@ -1,6 +1,8 @@
 /** Exit codes of what we run, as a shell expects them, and what is said where a code does not say it. */
 import { constants } from "node:os";
-import { NotEnforced } from "../platform/index.ts";
+import { type Limits, NotEnforced } from "../platform/index.ts";
+import type { LimitName } from "./exit.ts";
+import { printLimit } from "./limits.ts";
 import { say } from "./terminal.ts";
 
 /** Exit codes that are not the script's or program's own: those of timeout(1), as far as it has them. */
@@ -32,18 +34,29 @@ export async function noOutput(error: unknown, what: "script" | "program"): Prom
   return CODE.uncaught;
 }
 
-/** Says that a limit of time ended it. */
-export async function outOfTime(
-  limit: "cpuTime" | "wallTime",
-  what: "script" | "program",
-  limits: { readonly cpuTime?: number; readonly wallTime?: number },
-): Promise<number> {
-  const [why, flag] =
-    limit === "cpuTime"
-      ? ["it used up its processor time", `--cpu-time=${limits.cpuTime}s`]
-      : ["its time was over", `--wall-time=${limits.wallTime! / 1000}s`];
-  await say(`caisson: the ${what} was ended, for ${why}: ${flag}`);
-  return limit === "cpuTime" ? KILLED : CODE.wallTime;
+/** What came to its end at a limit. */
+const SPENT: Readonly<Record<LimitName, string>> = {
+  memory: "it used up its memory",
+  cpuTime: "it used up its processor time",
+  wallTime: "its time was over",
+  loadTime: "its start took too long",
+  processes: "it started too many processes",
+  output: "it printed too much",
+  disk: "it wrote too much to disk",
+  messages: "it sent too many messages",
+};
+
+/** Says that a limit ended it. */
+export async function outOfLimit(limit: LimitName, what: "script" | "program", limits: Limits): Promise<number> {
+  const flag = limit === "loadTime" ? "" : `: ${flagOf(limit, limits[limit])}`;
+  await say(`caisson: the ${what} was ended, for ${SPENT[limit]}${flag}`);
+  return limit === "wallTime" ? CODE.wallTime : KILLED;
+}
+
+/** A limit as it is asked for: `--cpu-time=5s`. */
+function flagOf(limit: Exclude<LimitName, "loadTime">, amount: number | undefined): string {
+  const name = limit.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  return `--${name}=${printLimit(limit, amount).replace(" ", "")}`;
 }
 
 export function messageOf(error: unknown): string {

@@ -196,7 +196,7 @@ export const SIGINFO = new Struct({
   status: "i32",
 });
 export const SIGINFO_SIZE = 128;
-/** The part of `struct rusage` that Linux fills. */
+/** `struct rusage`; what Linux leaves empty has the names that C has for it. */
 const RUSAGE = new Struct({
   user_s: "i64",
   user_us: "i64",
@@ -208,14 +208,24 @@ const RUSAGE = new Struct({
   isrss: "i64",
   minflt: "i64",
   majflt: "i64",
+  nswap: "i64",
+  inblock: "i64",
+  oublock: "i64",
+  msgsnd: "i64",
+  msgrcv: "i64",
+  nsignals: "i64",
+  nvcsw: "i64",
+  nivcsw: "i64",
 });
+/** What it counts storage in, in bytes, whatever the device's own are. */
+const BLOCK = 512;
 export const RUSAGE_SIZE = 144;
 /** What happened to a child: `si_code` of `SIGCHLD`. */
 export const CLD = { EXITED: 1, KILLED: 2, DUMPED: 3, TRAPPED: 4, STOPPED: 5, CONTINUED: 6 } as const;
 /** `__WALL`: children without an exit signal, too. */
 export const WALL = 0x40000000;
 
-/** How a process ended, and what it used. */
+/** How a process ended, and what it and all that it waited for used. `getrusage(2)` */
 export interface Ended {
   /** The exit code, if it ended by itself. */
   readonly code?: number;
@@ -223,8 +233,21 @@ export interface Ended {
   readonly signal?: number;
   /** CPU time of all its threads, user and system, in microseconds. */
   readonly cpuMicroseconds: number;
-  /** Peak resident memory in KiB. */
+  readonly userMicroseconds: number;
+  readonly systemMicroseconds: number;
+  /** Resident memory in KiB: none any more, and the most that one of the processes had. */
+  readonly memoryKib: 0;
   readonly peakKib: number;
+  /** Pages that were there already, and pages that came from storage. */
+  readonly minorFaults: number;
+  readonly majorFaults: number;
+  /** How often a thread waited, and how often it had to let others go first. */
+  readonly voluntarySwitches: number;
+  readonly involuntarySwitches: number;
+  /** What came from storage, and what was to be written there; to a tmpfs, nothing. */
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+  readonly processes: 0;
 }
 
 /** What `waitid(2)` wrote about a child, a siginfo_t and a struct rusage. */
@@ -236,13 +259,25 @@ export interface News extends Ended {
 
 export function decodeNews(info: Uint8Array, usage: Uint8Array): News {
   const { pid, code, status } = SIGINFO.decode(info);
-  const { user_s, user_us, system_s, system_us, maxrss } = RUSAGE.decode(usage);
+  const used = RUSAGE.decode(usage);
+  const userMicroseconds = Number(used.user_s * 1_000_000n + used.user_us);
+  const systemMicroseconds = Number(used.system_s * 1_000_000n + used.system_us);
   return {
     pid,
     event: code,
     ...(code === CLD.EXITED ? { code: status } : { signal: status }),
-    cpuMicroseconds: Number((user_s + system_s) * 1_000_000n + user_us + system_us),
-    peakKib: Number(maxrss),
+    cpuMicroseconds: userMicroseconds + systemMicroseconds,
+    userMicroseconds,
+    systemMicroseconds,
+    memoryKib: 0,
+    peakKib: Number(used.maxrss),
+    minorFaults: Number(used.minflt),
+    majorFaults: Number(used.majflt),
+    voluntarySwitches: Number(used.nvcsw),
+    involuntarySwitches: Number(used.nivcsw),
+    readBytes: Number(used.inblock) * BLOCK,
+    writtenBytes: Number(used.oublock) * BLOCK,
+    processes: 0,
   };
 }
 

@@ -439,8 +439,8 @@ describe("the end of a program", () => {
     const script = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
     await using busy = await made.exec(["/bin/sh", "-c", script]);
     await busy.exited;
-    expect(busy.usage!.cpuMs).toBeGreaterThan(idle.usage!.cpuMs);
-    expect(idle.usage!.peakBytes).toBeWithin(2 ** 18, 2 ** 25);
+    expect(busy.usage().cpuMs).toBeGreaterThan(idle.usage().cpuMs);
+    expect(idle.usage().peakBytes).toBeWithin(2 ** 18, 2 ** 25);
     await using sorting = await made.exec(
       ["/bin/sh", "-c", "x=$(head -c 30000000 /dev/zero | tr '\\0' x); printf %s $x | wc -c"],
       {
@@ -448,7 +448,7 @@ describe("the end of a program", () => {
       },
     );
     expect((await ending(sorting)).said).toBe("30000000");
-    expect(sorting.usage!.peakBytes).toBeGreaterThan(30_000_000);
+    expect(sorting.usage().peakBytes).toBeGreaterThan(30_000_000);
   });
 });
 

@@ -79,7 +79,8 @@ const FILLED = {
   groups: ["struct { gid_t of[2]; }", "x.of[0] = 7; x.of[1] = 0xfffffffe;"],
   rusage: [
     "struct rusage",
-    "x.ru_utime.tv_sec = 1; x.ru_utime.tv_usec = 2; x.ru_stime.tv_sec = 3; x.ru_stime.tv_usec = 40; x.ru_maxrss = 5;",
+    "x.ru_utime.tv_sec = 1; x.ru_utime.tv_usec = 2; x.ru_stime.tv_sec = 3; x.ru_stime.tv_usec = 40; x.ru_maxrss = 5; " +
+      "x.ru_minflt = 6; x.ru_majflt = 7; x.ru_inblock = 8; x.ru_oublock = 9; x.ru_nvcsw = 10; x.ru_nivcsw = 11;",
   ],
   stat: [
     "struct stat",
@@ -236,8 +237,22 @@ describe("what is read is what C wrote", () => {
         return reporting(4, C!.rusage).call(name, ...args);
       },
     });
-    expect(reap(kernel(C!.siginfo), 3)).toEqual({ code: 44, cpuMicroseconds: 4_000_042, peakKib: 5 });
-    expect(reap(kernel(C!.siginfo_killed), 3)).toEqual({ signal: 9, cpuMicroseconds: 4_000_042, peakKib: 5 });
+    const used = {
+      cpuMicroseconds: 4_000_042,
+      userMicroseconds: 1_000_002,
+      systemMicroseconds: 3_000_040,
+      memoryKib: 0,
+      peakKib: 5,
+      minorFaults: 6,
+      majorFaults: 7,
+      voluntarySwitches: 10,
+      involuntarySwitches: 11,
+      readBytes: 8 * 512,
+      writtenBytes: 9 * 512,
+      processes: 0,
+    } as const;
+    expect(reap(kernel(C!.siginfo), 3)).toEqual({ code: 44, ...used });
+    expect(reap(kernel(C!.siginfo_killed), 3)).toEqual({ signal: 9, ...used });
     expect(reap(reporting(2, new Uint8Array(C!.siginfo.length)), 3)).toBeUndefined();
   });
 

@@ -3,8 +3,15 @@ import { Descriptor } from "../../syscalls/descriptor.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { MSG, SOCK } from "../../syscalls/linux/constants.ts";
 import { close, createMemoryFile, writeAll } from "../../syscalls/linux/file.ts";
+import { accept, connectTo, listenOn, openSocket } from "../../syscalls/linux/network.ts";
 import { CLONE, F, FD } from "../../syscalls/linux/numbers.ts";
-import { askForSender, receiveDescriptors, sendDescriptors, socketPair } from "../../syscalls/linux/socket.ts";
+import {
+  askForSender,
+  peerCredentials,
+  receiveDescriptors,
+  sendDescriptors,
+  socketPair,
+} from "../../syscalls/linux/socket.ts";
 import { hold, testRoot } from "../platform/strings.ts";
 
 /** A pair that closes with its block. */
@@ -134,5 +141,28 @@ describe("askForSender()", () => {
     using sockets = pair();
     sendDescriptors(self, sockets.right, Uint8Array.of(1), []);
     expect(receiveDescriptors(self, sockets.left, new Uint8Array(1), { most: 1 }).sender).toBeUndefined();
+  });
+});
+
+describe("peerCredentials()", () => {
+  const own = { uid: process.geteuid!(), gid: process.getegid!() };
+
+  test("tells who made a pair", () => {
+    using sockets = pair();
+    expect(peerCredentials(self, sockets.left)).toEqual({ pid: process.pid, ...own });
+  });
+
+  testRoot("tells who connected, by the numbers of who asks", () => {
+    const address = { family: "UNIX", path: `\0caisson-test-${process.pid}` } as const;
+    using listening = new Descriptor(listenOn(self, address));
+    using other = hold(CLONE.NEWUSER | CLONE.NEWPID);
+    connectTo(other.kernel, openSocket(other.kernel, "UNIX"), address);
+    using accepted = new Descriptor(accept(self, listening.number)!);
+    expect(peerCredentials(self, accepted.number)).toEqual({ pid: other.pid, ...own });
+  });
+
+  test("throws for what is no socket", () => {
+    using file = memoryFile("");
+    expect(() => peerCredentials(self, file.number)).toThrow("ENOTSOCK: getsockopt");
   });
 });

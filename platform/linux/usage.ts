@@ -1,0 +1,303 @@
+/** What processes used so far, as /proc tells it. `proc_pid_stat(5)`, `proc_pid_status(5)`, `proc_pid_io(5)` */
+import { readdirSync, readFileSync } from "node:fs";
+import type { Counters } from "../platform.ts";
+import type { Counts } from "./cgroup/counts.ts";
+
+/** How often a second the kernel counts for what users read, whatever its own clock does: USER_HZ. */
+const TICKS = 100;
+
+/** A process, and the children that it has waited for. */
+export interface Stat {
+  readonly parent: number;
+  readonly minorFaults: number;
+  readonly majorFaults: number;
+  readonly userMicroseconds: number;
+  readonly systemMicroseconds: number;
+  /** Its own time, without those children. */
+  readonly ownMicroseconds: number;
+  /** When it began, in ticks: that and its number name it for good. */
+  readonly startTicks: number;
+}
+
+/** Reads `stat`. The name in it is the process's own word, and can have spaces, parentheses and ends of lines in it. */
+export function parseStat(text: string): Stat {
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  // proc_pid_stat(5) numbers them from 1; two stand before.
+  const field = (number: number) => Number(fields[number - 3]);
+  const microseconds = (ticks: number) => (ticks * 1e6) / TICKS;
+  return {
+    parent: field(4),
+    minorFaults: field(10) + field(11),
+    majorFaults: field(12) + field(13),
+    userMicroseconds: microseconds(field(14) + field(16)),
+    systemMicroseconds: microseconds(field(15) + field(17)),
+    ownMicroseconds: microseconds(field(14) + field(15)),
+    startTicks: field(22),
+  };
+}
+
+/** A process, or one of its threads; the switches are those of one thread. */
+export interface Status {
+  readonly memoryKib: number;
+  readonly peakKib: number;
+  readonly threads: number;
+  readonly voluntarySwitches: number;
+  readonly involuntarySwitches: number;
+  /** Its process ids: that of this proc's namespace first, its own innermost last. */
+  readonly pids: readonly number[];
+}
+
+/** Reads `status`. Who has ended and is not reaped has no memory any more. */
+export function parseStatus(text: string): Status {
+  // In here the kernel escapes the ends of lines in names.
+  const lines = new Map(text.split("\n").map((line) => line.split(":\t", 2) as [string, string | undefined]));
+  const number = (name: string) => Number.parseInt(lines.get(name) ?? "0", 10);
+  return {
+    memoryKib: number("VmRSS"),
+    peakKib: number("VmHWM"),
+    threads: number("Threads"),
+    voluntarySwitches: number("voluntary_ctxt_switches"),
+    involuntarySwitches: number("nonvoluntary_ctxt_switches"),
+    pids: (lines.get("NSpid") ?? "").split("\t").map(Number),
+  };
+}
+
+/** Reads `io`: storage, of a process and the children that it has waited for. */
+export function parseIo(text: string): { readonly readBytes: number; readonly writtenBytes: number } {
+  const number = (name: string) => Number(new RegExp(`^${name}: (\\d+)$`, "m").exec(text)?.[1]);
+  return { readBytes: number("read_bytes"), writtenBytes: number("write_bytes") };
+}
+
+/**
+ * What one process used, with the children that it has waited for. Undefined where there is no such process any more.
+ * @param tally is told of it
+ */
+export function countersOf(pid: number, tally?: Tally): Counters | undefined {
+  const stat = contentOf(`/proc/${pid}/stat`);
+  const status = contentOf(`/proc/${pid}/status`);
+  if (stat === undefined || status === undefined) return undefined;
+  const parsed = parseStat(stat);
+  tally?.see(pid, parsed);
+  const { minorFaults, majorFaults, userMicroseconds, systemMicroseconds } = parsed;
+  const main = parseStatus(status);
+  const threads =
+    main.threads > 1 ? threadsOf(pid).map((tid) => contentOf(`/proc/${pid}/task/${tid}/status`)) : [status];
+  const each = threads.filter((text) => text !== undefined).map(parseStatus);
+  const io = contentOf(`/proc/${pid}/io`);
+  return {
+    cpuMicroseconds: userMicroseconds + systemMicroseconds,
+    userMicroseconds,
+    systemMicroseconds,
+    memoryKib: main.memoryKib,
+    peakKib: main.peakKib,
+    minorFaults,
+    majorFaults,
+    voluntarySwitches: sum(each, "voluntarySwitches"),
+    involuntarySwitches: sum(each, "involuntarySwitches"),
+    ...(io === undefined ? {} : parseIo(io)),
+    processes: main.threads,
+  };
+}
+
+/** So many processes are looked at: one takes some 100 µs. */
+const MOST = 1024;
+
+/**
+ * What a process and all beneath it used. Processes come and go meanwhile: one that ends between two looks may count nowhere this time, and never
+ * twice, for parents are looked at before their children.
+ */
+export function countersOfTree(
+  pid: number,
+  { childrenOf = readChildren, tally }: { readonly childrenOf?: ChildrenOf; readonly tally?: Tally } = {},
+): Counters | undefined {
+  const root = countersOf(pid, tally);
+  if (root === undefined) return undefined;
+  const beneath = new Set(childrenOf(pid));
+  // What is added to a set while it is walked is walked as well.
+  const all = [root];
+  for (const each of beneath) {
+    if (all.length === MOST) break;
+    const counters = countersOf(each, tally);
+    if (counters === undefined) continue;
+    all.push(counters);
+    for (const child of childrenOf(each)) beneath.add(child);
+  }
+  const readBytes = total(all, "readBytes");
+  const writtenBytes = total(all, "writtenBytes");
+  return {
+    cpuMicroseconds: Math.max(sum(all, "cpuMicroseconds"), tally?.total() ?? 0),
+    userMicroseconds: sum(all, "userMicroseconds"),
+    systemMicroseconds: sum(all, "systemMicroseconds"),
+    memoryKib: sum(all, "memoryKib"),
+    peakKib: Math.max(...all.map(({ peakKib }) => peakKib)),
+    minorFaults: sum(all, "minorFaults"),
+    majorFaults: sum(all, "majorFaults"),
+    voluntarySwitches: sum(all, "voluntarySwitches"),
+    involuntarySwitches: sum(all, "involuntarySwitches"),
+    ...(readBytes === undefined ? {} : { readBytes }),
+    ...(writtenBytes === undefined ? {} : { writtenBytes }),
+    processes: sum(all, "processes"),
+  };
+}
+
+/** What a process and all beneath it hold of memory, in KiB, each page counted once: `Pss`. Takes far longer than to read what is resident. */
+export function shareOfTree(pid: number): number {
+  const all = new Set([pid]);
+  let total = 0;
+  for (const each of all) {
+    const rollup = contentOf(`/proc/${each}/smaps_rollup`);
+    // Of who cannot be looked into, all that is resident counts.
+    total +=
+      rollup === undefined
+        ? parseStatus(contentOf(`/proc/${each}/status`) ?? "").memoryKib
+        : Number(/^Pss: +(\d+) kB$/m.exec(rollup)?.[1] ?? 0);
+    if (all.size < MOST) for (const child of readChildren(each)) all.add(child);
+  }
+  return total;
+}
+
+/** The children of a process, by all of its threads. */
+export type ChildrenOf = (pid: number) => readonly number[];
+
+/** `proc_tid_children(5)`, where the kernel has it: CONFIG_PROC_CHILDREN. */
+export const readChildren: ChildrenOf = (pid) => {
+  const children = threadsOf(pid).map((tid) => contentOf(`/proc/${pid}/task/${tid}/children`));
+  if (
+    children.length > 0 &&
+    children.every((each) => each === undefined) &&
+    contentOf("/proc/thread-self/children") === undefined
+  )
+    return searchChildren(pid);
+  return children.flatMap((text) => text?.split(" ").filter(Boolean).map(Number) ?? []);
+};
+
+/** The same by asking every process for its parent. */
+export const searchChildren: ChildrenOf = (pid) =>
+  entriesOf("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .filter((name) => {
+      const stat = contentOf(`/proc/${name}/stat`);
+      return stat !== undefined && parseStat(stat).parent === pid;
+    })
+    .map(Number);
+
+/**
+ * The time of processes by themselves, those included that have ended. Of who ended and was waited for, the parent has the time; of children that
+ * nobody waits for, as `SIGCHLD` ignored has it, nobody does: they count as they were seen last.
+ */
+export class Tally {
+  readonly #seen = new Map<number, Stat>();
+  #gone = 0;
+
+  see(pid: number, stat: Stat): void {
+    const before = this.#seen.get(pid);
+    if (before !== undefined && before.startTicks !== stat.startTicks) this.#gone += before.ownMicroseconds;
+    this.#seen.set(pid, stat);
+  }
+
+  /** In microseconds. */
+  total(): number {
+    let here = 0;
+    for (const [pid, { startTicks, ownMicroseconds }] of this.#seen) {
+      const now = contentOf(`/proc/${pid}/stat`);
+      // Who is only missed in the tree, because it just got another parent, is seen again.
+      if (now !== undefined && parseStat(now).startTicks === startTicks) here += ownMicroseconds;
+      else {
+        this.#seen.delete(pid);
+        this.#gone += ownMicroseconds;
+      }
+    }
+    return here + this.#gone;
+  }
+}
+
+/** Counters that never fall, and stay when there are no more. */
+export function rising(read: () => Counters | undefined): () => Counters {
+  let last: Counters = NOTHING;
+  return () => {
+    const now = read();
+    last = now === undefined ? { ...last, memoryKib: 0, processes: 0 } : risen(last, now);
+    return last;
+  };
+}
+
+/** What is known by two looks. Who ended between them can be missing in the later one: for a moment, or for good where nobody waited for it. */
+export function risen(before: Counters, now: Counters): Counters {
+  const higher = Object.entries(now).map(([name, value]) => [
+    name,
+    FALLING.has(name) ? value : Math.max(value, before[name as keyof Counters] ?? 0),
+  ]);
+  const all: Counters = { ...before, ...Object.fromEntries(higher) };
+  return { ...all, cpuMicroseconds: Math.max(all.cpuMicroseconds, all.userMicroseconds + all.systemMicroseconds) };
+}
+
+const FALLING: ReadonlySet<string> = new Set<keyof Counters>(["memoryKib", "processes"]);
+
+const NOTHING: Counters = {
+  cpuMicroseconds: 0,
+  userMicroseconds: 0,
+  systemMicroseconds: 0,
+  memoryKib: 0,
+  peakKib: 0,
+  minorFaults: 0,
+  majorFaults: 0,
+  voluntarySwitches: 0,
+  involuntarySwitches: 0,
+  processes: 0,
+};
+
+/** With what a control group counts, which knows of those too whom nobody waited for. */
+export function grouped(counters: Counters, counts: Counts): Counters {
+  const { cpuMicroseconds = 0, memory, memoryPeak, processes, processesRefused, readBytes, writtenBytes } = counts;
+  return {
+    ...(readBytes === undefined ? {} : { readBytes }),
+    ...(writtenBytes === undefined ? {} : { writtenBytes }),
+    ...counters,
+    cpuMicroseconds: Math.max(counters.cpuMicroseconds, cpuMicroseconds),
+    ...(memory === undefined ? {} : { memoryKib: memory / 1024 }),
+    ...(memoryPeak === undefined ? {} : { peakKib: memoryPeak / 1024 }),
+    ...(processes === undefined ? {} : { processes }),
+    ...(processesRefused === undefined ? {} : { refusedProcesses: processesRefused }),
+  };
+}
+
+/** The child of a process that it knows by a number of its own namespace, by the number here. */
+export function childByInnerPid(parent: number, inner: number): number | undefined {
+  const pidsOf = (pid: number) => parseStatus(contentOf(`/proc/${pid}/status`) ?? "").pids;
+  const depth = pidsOf(parent).length - 1;
+  return readChildren(parent).find((pid) => pidsOf(pid)[depth] === inner);
+}
+
+function sum<Name extends string>(all: readonly Readonly<Record<Name, number>>[], name: Name): number {
+  return all.reduce((amount, each) => amount + each[name], 0);
+}
+
+/** Undefined where one of them does not tell: a part would look like the whole. */
+function total(all: readonly Counters[], name: "readBytes" | "writtenBytes"): number | undefined {
+  return all.reduce<number | undefined>((amount, { [name]: each }) => {
+    return amount === undefined || each === undefined ? undefined : amount + each;
+  }, 0);
+}
+
+const threadsOf = (pid: number) => entriesOf(`/proc/${pid}/task`);
+
+/** None where it has ended meanwhile, or nothing can be opened just now. */
+function entriesOf(directory: string): string[] {
+  try {
+    return readdirSync(directory);
+  } catch {
+    return [];
+  }
+}
+
+/**
+ * Undefined where it has ended meanwhile, or nothing can be opened just now. `io` is for those who may trace the process: of a program that is, of its
+ * first process not, for an ordinary user. Names in it need not be text.
+ */
+function contentOf(path: string): string | undefined {
+  try {
+    return readFileSync(path, "latin1");
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,286 @@
+import { describe, expect, test } from "bun:test";
+import { existsSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
+import {
+  childByInnerPid,
+  countersOf,
+  countersOfTree,
+  grouped,
+  parseIo,
+  parseStat,
+  parseStatus,
+  readChildren,
+  risen,
+  rising,
+  searchChildren,
+  Tally,
+} from "../../platform/linux/usage.ts";
+import type { Counters } from "../../platform/platform.ts";
+import { exec } from "../../src/exec.ts";
+import { scratch, until } from "../attacks/arena.ts";
+import { testBox, testUser } from "../src/box.ts";
+import { testIf } from "../syscalls/requirement.ts";
+
+/** The fields behind the name, as numbers of proc_pid_stat(5) from 4 on: each is its own number. */
+const FIELDS = Array.from({ length: 49 }, (_, index) => index + 4).join(" ");
+
+describe("parseStat()", () => {
+  test.each(["sh", "a b", ") R 9 9", "(((", "x) S 1 (y", "\n7 (z) S 1\n", ""])("of a process called %j", (name) => {
+    expect(parseStat(`4711 (${name}) S ${FIELDS}\n`)).toEqual({
+      parent: 4,
+      minorFaults: 10 + 11,
+      majorFaults: 12 + 13,
+      userMicroseconds: (14 + 16) * 10_000,
+      systemMicroseconds: (15 + 17) * 10_000,
+      ownMicroseconds: (14 + 15) * 10_000,
+      startTicks: 22,
+    });
+  });
+});
+
+describe("parseStatus()", () => {
+  const text = (name: string) =>
+    `Name:\t${name}\nNSpid:\t4711\t2\t1\nVmHWM:\t    1234 kB\nVmRSS:\t     999 kB\nThreads:\t3\n` +
+    "voluntary_ctxt_switches:\t150\nnonvoluntary_ctxt_switches:\t545\n";
+
+  // The kernel writes the end of a line in a name as \n, with a backslash.
+  test.each(["sh", "Threads:\t9", "x\\nThreads:\t9"])("of a process called %j", (name) => {
+    expect(parseStatus(text(name))).toEqual({
+      memoryKib: 999,
+      peakKib: 1234,
+      threads: 3,
+      voluntarySwitches: 150,
+      involuntarySwitches: 545,
+      pids: [4711, 2, 1],
+    });
+  });
+
+  test("of one that has ended and has no memory any more", () => {
+    expect(parseStatus("Name:\tsh\nThreads:\t1\n")).toMatchObject({ memoryKib: 0, peakKib: 0, threads: 1 });
+  });
+});
+
+test("parseIo() takes storage, not what was read from caches or taken back", () => {
+  const text = "rchar: 1\nwchar: 2\nsyscr: 3\nsyscw: 4\nread_bytes: 5\nwrite_bytes: 6\ncancelled_write_bytes: 7\n";
+  expect(parseIo(text)).toEqual({ readBytes: 5, writtenBytes: 6 });
+});
+
+const PERL = "/usr/bin/perl";
+const testPerl = testIf("perl", existsSync(PERL), `there is no ${PERL}`);
+
+/** A child of ours. What it started ends with its input. */
+function running(path: string, ...args: string[]) {
+  const child = Bun.spawn([path, ...args], { stdin: "pipe", stdout: "ignore", stderr: "ignore" });
+  return {
+    pid: child.pid,
+    async [Symbol.asyncDispose]() {
+      child.kill("SIGKILL");
+      await child.stdin.end();
+      await child.exited;
+    },
+  };
+}
+
+describe("countersOf()", () => {
+  test("tells of this process what it knows of itself", () => {
+    const before = process.resourceUsage();
+    const { rss } = process.memoryUsage();
+    const told = countersOf(process.pid)!;
+    // By ticks of 10 ms each, and with children that ended before.
+    expect(told.userMicroseconds).toBeGreaterThanOrEqual(before.userCPUTime - 10_000);
+    expect(told.systemMicroseconds).toBeGreaterThanOrEqual(before.systemCPUTime - 10_000);
+    expect(told.cpuMicroseconds).toBe(told.userMicroseconds + told.systemMicroseconds);
+    expect(told.minorFaults).toBeGreaterThanOrEqual(before.minorPageFault);
+    expect(told.voluntarySwitches).toBeGreaterThan(0);
+    expect(told.memoryKib * 1024).toBeWithin(rss / 2, rss * 2);
+    expect(told.peakKib).toBeGreaterThanOrEqual(told.memoryKib);
+    expect(told.processes).toBeGreaterThan(1);
+  });
+
+  test("counts what was to be written to storage by a process and its children, as rusage does in blocks of 512 bytes", async () => {
+    using place = scratch();
+    const written = (path: string) => {
+      const script = `head -c 1000000 /dev/zero > ${path}; echo; read line`;
+      return Bun.spawn(["/bin/sh", "-c", script], { stdin: "pipe", stdout: "pipe" });
+    };
+    const [disk, memory] = [written(join(place.path, "file")), written("/dev/shm/caisson-usage-test")];
+    const told: (number | undefined)[] = [];
+    for (const child of [disk, memory]) {
+      await child.stdout.getReader().read();
+      told.push(countersOf(child.pid)!.writtenBytes);
+      await child.stdin.end();
+      await child.exited;
+    }
+    rmSync("/dev/shm/caisson-usage-test");
+    expect(told).toEqual([disk, memory].map((child) => child.resourceUsage()!.ops.out * 512));
+    expect(told[1]).toBe(0);
+  });
+
+  test("is undefined for a process that is not there", () => {
+    expect(countersOf(2 ** 22 + 1)).toBeUndefined();
+    expect(countersOfTree(2 ** 22 + 1)).toBeUndefined();
+  });
+
+  test("is not fooled by what a program is called", async () => {
+    using place = scratch();
+    const path = join(place.path, ") R 1 (\n9");
+    symlinkSync("/bin/cat", path);
+    await using child = running(path);
+    await until(() => readFileSync(`/proc/${child.pid}/stat`, "latin1").includes(") R 1 (\n9"));
+    expect(parseStat(readFileSync(`/proc/${child.pid}/stat`, "latin1")).parent).toBe(process.pid);
+    // It has its name before it has its memory.
+    await until(() => countersOf(child.pid)!.memoryKib > 100);
+    const { memoryKib, processes } = countersOf(child.pid)!;
+    expect(processes).toBe(1);
+    expect(memoryKib).toBeLessThan(100_000);
+    rmSync(path);
+  });
+});
+
+describe("countersOfTree()", () => {
+  for (const [name, childrenOf] of Object.entries({ readChildren, searchChildren })) {
+    test(`sums up a process, its children and theirs, with ${name}()`, async () => {
+      await using child = running("/bin/sh", "-c", "exec 3<&0; (cat <&3 & cat <&3; :) & cat <&3; :");
+      await until(() => countersOfTree(child.pid, { childrenOf })?.processes === 5);
+      const [one, all] = [countersOf(child.pid)!, countersOfTree(child.pid, { childrenOf })!];
+      expect(one.processes).toBe(1);
+      expect(all.memoryKib).toBeGreaterThan(one.memoryKib * 2);
+      expect(all.minorFaults).toBeGreaterThan(one.minorFaults);
+    });
+  }
+
+  test("counts those who were waited for, by what their parents say", async () => {
+    const burn = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done";
+    await using child = running("/bin/sh", "-c", `(${burn}); exec cat`);
+    await until(() => readFileSync(`/proc/${child.pid}/comm`, "latin1") === "cat\n");
+    expect(countersOfTree(child.pid)!.cpuMicroseconds).toBeGreaterThan(0);
+  });
+
+  test("goes on while processes come and go", async () => {
+    await using child = running("/bin/sh", "-c", "while :; do (true; (true) & true) & (true); wait; done");
+    let most = 0;
+    const read = rising(() => countersOfTree(child.pid));
+    let faults = 0;
+    await until(() => {
+      const { processes, minorFaults } = read();
+      expect(minorFaults).toBeGreaterThanOrEqual(faults);
+      faults = minorFaults;
+      most = Math.max(most, processes);
+      return faults > 10_000 && most > 1;
+    });
+  });
+});
+
+describe("Tally", () => {
+  const nobody = 2 ** 22 + 1;
+  const stat = (startTicks: number, ownMicroseconds: number) => ({
+    ...parseStat(`1 (x) S ${FIELDS}`),
+    startTicks,
+    ownMicroseconds,
+  });
+
+  test("keeps the time of who has ended, as it was seen last, and of who had its number before", () => {
+    const tally = new Tally();
+    for (const [start, used] of [
+      [1, 100],
+      [1, 250],
+      [2, 30],
+    ] as const)
+      tally.see(nobody, stat(start, used));
+    expect(tally.total()).toBe(280);
+    expect(tally.total()).toBe(280);
+  });
+
+  testPerl("counts children of one that ignores their ends, whose time the kernel adds to nobody", async () => {
+    const script = '$SIG{CHLD} = "IGNORE"; if (!fork) { $i++ while times < 0.2; exit } <STDIN>';
+    await using child = running(PERL, "-e", script);
+    const tally = new Tally();
+    await until(() => countersOfTree(child.pid, { tally })!.processes === 2);
+    let seen = 0;
+    await until(() => {
+      const { cpuMicroseconds, processes } = countersOfTree(child.pid, { tally })!;
+      seen = cpuMicroseconds;
+      return processes === 1;
+    });
+    expect(seen).toBeGreaterThan(countersOfTree(child.pid)!.cpuMicroseconds);
+  });
+});
+
+const COUNTERS: Counters = {
+  cpuMicroseconds: 30,
+  userMicroseconds: 10,
+  systemMicroseconds: 20,
+  memoryKib: 100,
+  peakKib: 200,
+  minorFaults: 5,
+  majorFaults: 6,
+  voluntarySwitches: 7,
+  involuntarySwitches: 8,
+  processes: 3,
+};
+
+test("rising() never falls, but for what is there now, and keeps what was when there is nothing any more", () => {
+  const looks = [
+    COUNTERS,
+    { ...COUNTERS, minorFaults: 4, memoryKib: 50, processes: 1 },
+    { ...COUNTERS, minorFaults: 9 },
+    undefined,
+  ];
+  const read = rising(() => looks.shift());
+  expect(read()).toEqual(COUNTERS);
+  expect(read()).toEqual({ ...COUNTERS, memoryKib: 50, processes: 1 });
+  expect(read()).toEqual({ ...COUNTERS, minorFaults: 9 });
+  expect(read()).toEqual({ ...COUNTERS, minorFaults: 9, memoryKib: 0, processes: 0 });
+});
+
+test("risen() takes no part of the processor time for the whole", () => {
+  const now = { ...COUNTERS, cpuMicroseconds: 31, userMicroseconds: 26, systemMicroseconds: 5 };
+  expect(risen(COUNTERS, now)).toMatchObject({ userMicroseconds: 26, systemMicroseconds: 20, cpuMicroseconds: 46 });
+  expect(risen(COUNTERS, { ...COUNTERS, readBytes: 4 }).readBytes).toBe(4);
+  expect(risen({ ...COUNTERS, readBytes: 4 }, COUNTERS).readBytes).toBe(4);
+});
+
+test("grouped() has what a control group counts, and else what was known", () => {
+  expect(grouped(COUNTERS, {})).toEqual(COUNTERS);
+  const counts = {
+    cpuMicroseconds: 99,
+    memory: 2 ** 20,
+    memoryPeak: 2 ** 21,
+    processes: 8,
+    processesRefused: 4,
+    readBytes: 1,
+    writtenBytes: 2,
+  };
+  expect(grouped({ ...COUNTERS, readBytes: 7 }, counts)).toEqual({
+    ...COUNTERS,
+    cpuMicroseconds: 99,
+    memoryKib: 1024,
+    peakKib: 2048,
+    processes: 8,
+    refusedProcesses: 4,
+    readBytes: 7,
+    writtenBytes: 2,
+  });
+});
+
+describe("of a container", () => {
+  testBox("childByInnerPid() finds a program by the number that it has inside", async () => {
+    await using program = await exec(["sh", "-c", "read line"], { stdin: "pipe" });
+    const { pid } = program.inspect();
+    const found = childByInnerPid(pid, program.pid)!;
+    expect(readChildren(pid)).toEqual([found]);
+    expect(parseStatus(readFileSync(`/proc/${found}/status`, "latin1")).pids.at(-1)).toBe(program.pid);
+    expect(childByInnerPid(pid, 4711)).toBeUndefined();
+  });
+
+  testUser(
+    "storage is left out where the first process may not be looked into, and told of the program itself",
+    async () => {
+      await using program = await exec(["sh", "-c", "read line"], { stdin: "pipe" });
+      const { pid } = program.inspect();
+      await until(() => countersOf(pid)?.readBytes === undefined);
+      expect(countersOfTree(pid)!.readBytes).toBeUndefined();
+      expect(countersOf(childByInnerPid(pid, program.pid)!)!.readBytes).toBeDefined();
+    },
+  );
+});
