@@ -8,6 +8,7 @@ import { runtime } from "../platform/linux/runtime.ts";
 import { bootText, bundle, scopeOf } from "../src/bundle.ts";
 import { type Channel, connect } from "../src/channel.ts";
 import { DescriptorLane } from "../src/lane.ts";
+import { LIMITS } from "../src/link.ts";
 import { listen } from "../src/output.ts";
 import { policyOf } from "../src/sandbox.ts";
 import { Descriptor } from "../syscalls/descriptor.ts";
@@ -91,9 +92,8 @@ async function live(
   { source, lap }: { readonly source: string; readonly lap: Lap },
 ): Promise<Channel> {
   const filter = confined.closingFilter;
-  const head = new Uint8Array(4);
-  new DataView(head.buffer).setUint32(0, filter.length, true);
-  const prologue = Buffer.concat([head, filter]);
+  const head = Uint32Array.of(filter.length, confined.closingFlags, LIMITS.window.messages, LIMITS.window.bytes);
+  const prologue = Buffer.concat([new Uint8Array(head.buffer), filter]);
   self.call("write", data, prologue, prologue.length);
   const { promise: ready, resolve, reject } = Promise.withResolvers<void>();
   const channel = await connect(data, {
@@ -104,7 +104,7 @@ async function live(
         lap("Bun and the boot file, until hello");
         confined.verify();
         lap("verified from outside");
-        channel.start({ name: "sum.ts", env: {}, argv: [], script: false }, source);
+        channel.start({ name: "sum.ts", env: {}, argv: [], directory: null, script: false, exercise: false }, source);
       },
       onReady() {
         lap("code, until ready");

@@ -3,34 +3,25 @@
 import { realpathSync } from "node:fs";
 import { basename, relative } from "node:path";
 import type { Static, TSchema } from "typebox";
-import {
-  type Confined,
-  type Enforcement,
-  type Policy,
-  platform,
-  type SupervisedCall,
-  type Supervision,
-} from "../platform/index.ts";
-import { Descriptor } from "../syscalls/descriptor.ts";
-import { self } from "../syscalls/kernel.ts";
-import { SOCK } from "../syscalls/linux/constants.ts";
-import { open } from "../syscalls/linux/file.ts";
-import { O } from "../syscalls/linux/numbers.ts";
-import { setSendBuffer, socketPair } from "../syscalls/linux/socket.ts";
+import { type Ended, type Enforcement, type Policy, platform, type SupervisedCall } from "../platform/index.ts";
 import type { BootOptions } from "./boot.ts";
-import { bootText, bundle, modulePath, scopeOf, scriptScope } from "./bundle.ts";
+import { bundle, modulePath, scopeOf, scriptScope } from "./bundle.ts";
 import { type Call, type CallOptions, callsOf, NO_OPTIONS } from "./call.ts";
-import { type Channel, connect } from "./channel.ts";
+import type { Channel, Hooks } from "./channel.ts";
 import { type Denial, explain, isDenied, type Situation } from "./denial.ts";
 import { type DenialEvent, Denials } from "./denials.ts";
 import { ActorExit, LimitExceeded } from "./error.ts";
 import { describeExit, type Exit, exitOf } from "./exit.ts";
 import { grantsOf, type Start, startFrom } from "./grant.ts";
-import { DescriptorLane } from "./lane.ts";
+import type { Inspection, State } from "./inspection.ts";
+import { KILL, type Killer } from "./killer.ts";
+import { type Cell, launch, type Output } from "./launch.ts";
 import { looker } from "./look.ts";
-import { listen, passOn, streamOf } from "./output.ts";
+import { enter } from "./roster.ts";
 import { policyOf, type Sandbox } from "./sandbox.ts";
+import { defaultScheduler, type Priority, type Scheduler } from "./scheduler.ts";
 import { checkerOf } from "./schema.ts";
+import { type Usage, usageOf } from "./usage.ts";
 import { denialOfCall, denialOfLandlock } from "./verdict.ts";
 import { policyWithin } from "./within.ts";
 
@@ -46,6 +37,8 @@ export interface SpawnOptions<Message extends TSchema = TSchema> {
   readonly stderr?: Output;
   /** Kills the actor. */
   readonly signal?: AbortSignal;
+  /** Called once, when it uses more memory than `limits.memoryWarning`. */
+  readonly onMemoryWarning?: (usage: Usage) => void;
   /** How long it may take from start until the module is loaded; 10,000 ms where nothing is said. */
   readonly loadTimeoutMs?: number;
   /** Directories from which its files may be bundled, besides the package that the module belongs to and all of node_modules. */
@@ -57,9 +50,11 @@ export interface SpawnOptions<Message extends TSchema = TSchema> {
   readonly observe?: boolean;
   /** What each message must be; anything else ends the iteration with `SchemaMismatch`. */
   readonly messages?: Message;
+  /** Has it wait until it may start: the one that all share where nothing is said. */
+  readonly scheduler?: Scheduler;
+  /** Who starts first of those that wait; `"normal"` where nothing is said. */
+  readonly priority?: Priority;
 }
-export type Output = "inherit" | "pipe" | "ignore";
-
 /** What a script gets beside what an actor gets. */
 export interface ScriptOptions {
   readonly argv: readonly string[];
@@ -70,8 +65,9 @@ export interface ScriptOptions {
 /**
  * Starts a module as an actor: in a process of its own, which can reach nothing but what the sandbox grants and what messages bring.
  *
- * Resolves when the module is loaded. Rejects with `NotEnforced` when this machine cannot keep what was asked for, with what the module
- * threw while loading, with `ActorExit` when it ended before it was loaded, and with `LimitExceeded` when it takes too long.
+ * Resolves when the module is loaded; waits while its scheduler has too many starting. Rejects with `NotEnforced` when this machine cannot keep what was asked for, with what the module
+ * threw while loading, with `ActorExit` when it ended before it was loaded, with `LimitExceeded` when it takes too long, and with `SchedulerRefused`
+ * when too many wait already.
  *
  * @example await using parser = await spawn<typeof import("./parse.ts")>(new URL("./parse.ts", import.meta.url));
  */
@@ -91,26 +87,70 @@ export async function start<Module, Message>(
   options.signal?.throwIfAborted();
   const policy = policyWithin(policyOf(options.sandbox), options.within);
   platform.enforcement(policy); // throws before anything is done
+  const code = codeOf(module, policy, { ...options, script });
+  const source = bundle(code.path, code.scope);
+  source.catch(() => {}); // it is awaited later, when the walls stand
+  const name = options.name ?? code.called;
+  const { scheduler = defaultScheduler, priority, signal } = options;
+  const place = await scheduler.enter({ name, limits: policy.limits, priority, signal });
+  const { stdout, stderr, observe = false } = options;
+  const cell = await launch(name, { policy, stdout, stderr, stdin: script?.stdin, observe, start: code.start, place });
+  return bring<Module, Message>({ source, boot: code.boot }, { cell, policy, name, options });
+}
+
+/** What is known of a module before it is read. */
+export interface Code {
+  readonly path: string;
+  /** What its file is called. */
+  readonly called: string;
+  /** Where its files may come from. */
+  readonly scope: readonly string[];
+  readonly boot: BootOptions;
+  readonly start: Start | undefined;
+}
+
+export function codeOf(
+  module: string | URL,
+  policy: Policy,
+  { sources, script }: Pick<SpawnOptions, "sources"> & { readonly script?: ScriptOptions | undefined },
+): Code {
   const path = modulePath(module);
-  const name = options.name ?? basename(path).replace(/\.[cm]?[jt]sx?$/, "");
   const granted = [...grantsOf(policy).keys()];
   const here = hereOrRoot();
-  const place = startFrom(here, granted);
-  const further = [...granted, ...(options.sources ?? []).map((directory) => realpathSync(directory))];
-  const source = bundle(path, script === undefined ? scopeOf(path, further) : scriptScope(path, further));
-  source.catch(() => {}); // it is awaited later, when the walls stand
-  const stdin = script?.stdin;
-  const launched = await launch(policy, name, { ...options, stdin, place });
-  const kind = script === undefined ? "actor" : "script";
-  const actor = new Actor<Module, Message>(launched, { policy, name, kind, options });
-  try {
-    await actor.load(await source, {
+  const start = startFrom(here, granted);
+  const further = [...granted, ...(sources ?? []).map((directory) => realpathSync(directory))];
+  return {
+    path,
+    called: basename(path).replace(/\.[cm]?[jt]sx?$/, ""),
+    scope: script === undefined ? scopeOf(path, further) : scriptScope(path, further),
+    boot: {
       name: relative(here, path),
       env: policy.env,
       argv: script?.argv ?? [],
-      directory: place?.directory ?? null,
+      directory: start?.directory ?? null,
       script: script !== undefined,
-    });
+      exercise: false,
+    },
+    start,
+  };
+}
+
+/** What becomes an actor. */
+export interface Making {
+  readonly cell: Cell;
+  readonly policy: Policy;
+  readonly name: string;
+  readonly options: SpawnOptions;
+}
+
+/** Brings code into a process inside its walls. What goes wrong ends that. */
+export async function bring<Module, Message>(
+  { source, boot }: { readonly source: string | Promise<string>; readonly boot: BootOptions },
+  making: Making,
+): Promise<Actor<Module, Message>> {
+  const actor = new Actor<Module, Message>({ ...making, kind: boot.script ? "script" : "actor" });
+  try {
+    await actor.load(await source, boot);
   } catch (error) {
     actor.kill();
     await actor.exited;
@@ -119,72 +159,7 @@ export async function start<Module, Message>(
   return actor;
 }
 
-/** What a started process gives the host. */
-interface Launched {
-  readonly confined: Confined;
-  readonly observer: Observer | undefined;
-  readonly link: { readonly data: number; readonly lane: DescriptorLane };
-  readonly stdout: ReadableStream<Uint8Array> | undefined;
-  readonly stderr: ReadableStream<Uint8Array> | undefined;
-}
-
-/** Takes the refused calls of an observed actor. */
-type Observer = { -readonly [Name in "tell" | "more" | "refused"]-?: NonNullable<Supervision[Name]> };
-
-/** What the kernel takes of a data lane at once: with less, large bytes stop and go. */
-const LANE_BYTES = 1024 * 1024;
-
-interface LaunchOptions extends SpawnOptions {
-  readonly stdin: number | undefined;
-  readonly place: Start | undefined;
-}
-
-async function launch(policy: Policy, name: string, options: LaunchOptions): Promise<Launched> {
-  const boot = await bootText();
-  using theirs = new DisposableStack();
-  using ours = new DisposableStack();
-  const pair = (type: number): [Descriptor, Descriptor] => {
-    const [mine, other] = socketPair(self, type);
-    return [ours.use(new Descriptor(mine)), theirs.use(new Descriptor(other))];
-  };
-  const nothing = theirs.use(new Descriptor(open(self, "/dev/null", O.RDWR | O.CLOEXEC)));
-  const [data, theirData] = pair(SOCK.STREAM);
-  for (const end of [data, theirData]) setSendBuffer(self, end.number, LANE_BYTES);
-  const [lane, theirLane] = pair(SOCK.SEQPACKET);
-  const output = (how: Output = "inherit") => (how === "ignore" ? ([undefined, nothing] as const) : pair(SOCK.STREAM));
-  const [stdout, theirStdout] = output(options.stdout);
-  const [stderr, theirStderr] = output(options.stderr);
-
-  const observer: Observer | undefined = options.observe === true ? { tell() {}, more() {}, refused() {} } : undefined;
-  const program = {
-    boot,
-    stdio: [options.stdin ?? nothing.number, theirStdout.number, theirStderr.number] as const,
-    lanes: [theirData.number, theirLane.number] as const,
-    ...(options.place?.made === true ? { directory: options.place.directory } : {}),
-  };
-  const confined = platform.confine(policy, program, observer);
-  const result: Launched = {
-    confined,
-    observer,
-    link: { data: data.take(), lane: new DescriptorLane(lane.take()) },
-    stdout: receive(stdout, options.stdout, name, console.log),
-    stderr: receive(stderr, options.stderr, name, console.error),
-  };
-  return result;
-}
-
-function receive(
-  socket: Descriptor | undefined,
-  how: Output | undefined,
-  name: string,
-  print: (line: string) => void,
-): ReadableStream<Uint8Array> | undefined {
-  if (socket === undefined) return undefined;
-  if (how === "pipe") return streamOf(socket.take());
-  const lines = passOn(name, print);
-  listen(socket.take(), { data: (bytes) => lines.push(bytes), close: () => lines.end() });
-  return undefined;
-}
+const NO_TRAFFIC = { sent: { messages: 0, bytes: 0 }, received: { messages: 0, bytes: 0 } };
 
 /** How long a process may outlive its link. */
 const LINGER_MS = 2000;
@@ -204,54 +179,49 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
   readonly stdout: ReadableStream<Uint8Array> | undefined;
   readonly stderr: ReadableStream<Uint8Array> | undefined;
 
-  readonly #confined: Confined;
+  readonly #cell: Cell;
   readonly #policy: Policy;
   readonly #kind: "actor" | "script";
   readonly #options: SpawnOptions;
-  readonly #link: Launched["link"];
   readonly #denials: Denials;
   #channel: Channel | undefined;
-  /** Settles when all is told of what was refused. */
-  #told: Promise<void> = Promise.resolve();
+  /** What the kernel told of its end. */
+  #ended: Ended | undefined;
+  readonly #startedAt = Date.now();
+  /** Of its load. */
+  #settle: { resolve(): void; reject(error: unknown): void } | undefined;
   /** What the host knows of the end before the kernel tells of it. The first cause counts. */
   #cause: Exit | undefined;
 
-  constructor(
-    launched: Launched,
-    { policy, name, kind, options }: { policy: Policy; name: string; kind: "actor" | "script"; options: SpawnOptions },
-  ) {
-    this.#confined = launched.confined;
+  constructor({ cell, policy, name, kind, options }: Making & { readonly kind: "actor" | "script" }) {
+    this.#cell = cell;
     this.#policy = policy;
     this.#kind = kind;
-    this.#denials = new Denials(name, { observed: options.observe === true });
-    launched.link.lane.denials = this.#denials;
-    if (launched.observer !== undefined) {
-      launched.observer.tell = (call) => this.#tell(call);
-      launched.observer.more = (count) => this.#denials.lose(count);
-      launched.observer.refused = (access) => {
-        if (this.#denials.wanted) this.#denials.report(denialOfLandlock(access, this.#situation()));
-      };
-    }
     this.#options = options;
-    this.#link = launched.link;
+    this.#denials = new Denials(name, { observed: cell.observer !== undefined });
     this.name = name;
-    this.pid = launched.confined.pid;
-    this.enforcement = launched.confined.enforcement;
-    this.stdout = launched.stdout;
-    this.stderr = launched.stderr;
+    this.pid = cell.confined.pid;
+    this.enforcement = cell.confined.enforcement;
+    this.stdout = cell.stdout;
+    this.stderr = cell.stderr;
     this.call = callsOf<Module>((called, args, how) => this.#call(called, args, how));
+    const { onMemoryWarning } = options;
+    if (onMemoryWarning !== undefined) cell.confined.onMemoryWarning(() => onMemoryWarning(this.usage()));
+    this.#moveIn();
     this.exited = this.#end();
     void this.exited.then(async () => {
-      await this.#told;
+      await cell.told;
       this.#denials.end();
     });
-    launched.confined.started.catch(() => {}); // load() awaits it, when the bundle is there
+    void this.exited.then(enter(this));
   }
 
   /** Brings the actor to life: called once by `spawn`, when nothing but the boot file runs inside. */
   async load(source: string, boot: BootOptions): Promise<void> {
     const { promise: ready, resolve, reject } = Promise.withResolvers<void>();
-    const abort = () => this.kill();
+    ready.catch(() => {}); // where the walls do not stand nobody awaits it
+    this.#settle = { resolve, reject };
+    const abort = () => this[KILL]("signal");
     this.#options.signal?.addEventListener("abort", abort);
     const timeout = this.#options.loadTimeoutMs ?? 10_000;
     const timer = setTimeout(() => this.#stop({ reason: "limit", limit: "loadTime" }), timeout);
@@ -263,10 +233,14 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
       this.#options.signal?.removeEventListener("abort", abort);
       reject(this.#exitError(exit));
     });
+    if (this.#options.signal?.aborted) abort(); // while it was launched
     try {
-      await Promise.race([this.#confined.started, ready]);
-      this.#channel = await this.#open({ source, boot, resolve, reject });
-      await ready;
+      // Before code is sent nothing is ready: all that `ready` can do is reject.
+      const channel = await Promise.race([this.#cell.verified, ready as Promise<never>]);
+      void channel.closed.then(() => this.#linger());
+      this.#channel = channel;
+      channel.start(boot, source);
+      if (!boot.script) await ready; // a script runs while it loads
     } finally {
       clearTimeout(timer);
     }
@@ -280,6 +254,37 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
    */
   get denials(): AsyncIterable<DenialEvent> {
     return this.#denials;
+  }
+
+  /** What it used up to now, or in all once it has ended. */
+  usage(): Usage {
+    const { sent, received } = this.#channel?.traffic ?? NO_TRAFFIC;
+    return usageOf(this.#ended ?? this.#cell.confined.usage(), {
+      messagesIn: sent.messages,
+      messagesOut: received.messages,
+      bytesIn: sent.bytes,
+      bytesOut: received.bytes,
+    });
+  }
+
+  /** What it is and does right now, as plain data. */
+  inspect(): Inspection {
+    return {
+      kind: this.#kind,
+      name: this.name,
+      pid: this.pid,
+      state: this.#state,
+      startedAt: this.#startedAt,
+      usage: this.usage(),
+      callsPending: this.#channel?.pendingCalls ?? 0,
+      denials: this.#denials.count,
+    };
+  }
+
+  get #state(): State {
+    if (this.#ended !== undefined) return "ended";
+    if (this.#cause !== undefined) return "ending";
+    return this.#channel === undefined ? "starting" : "running";
   }
 
   /** Sends a message to the actor's `inbox`. Resolves when there is room for more. */
@@ -313,11 +318,16 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
 
   /** Ends the actor at once, with everything in it. */
   kill(): void {
-    this.#stop({ reason: "killed" });
+    this[KILL]("kill");
+  }
+
+  /** Ends it likewise, and has its exit tell on whose behalf. */
+  [KILL](by: Killer): void {
+    this.#stop({ reason: "killed", by });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.kill();
+    this[KILL]("dispose");
     await this.exited;
   }
 
@@ -328,7 +338,7 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
 
   #stop(cause: Exit): void {
     this.#cause ??= cause;
-    this.#confined.kill();
+    this.#cell.confined.kill();
   }
 
   #call(name: string, args: readonly unknown[], options: CallOptions): Promise<unknown> {
@@ -341,57 +351,37 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
     });
   }
 
-  /** Opens the link. Code goes over it only when the host has seen that the walls stand. */
-  async #open(life: {
-    source: string;
-    boot: BootOptions;
-    resolve(): void;
-    reject(error: unknown): void;
-  }): Promise<Channel> {
-    const { data, lane } = this.#link;
-    const filter = this.#confined.closingFilter;
-    const head = Uint32Array.of(filter.length, this.#confined.closingFlags);
-    const prologue = Buffer.concat([new Uint8Array(head.buffer), filter]);
-    self.call("write", data, prologue, prologue.length);
-    const channel = await connect(data, {
-      role: "host",
-      descriptors: lane,
-      hooks: {
-        onHello: (listener) => {
-          try {
-            this.#confined.verify();
-            if (this.#options.observe === true) this.#observe(listener);
-            channel.start(life.boot, life.source);
-            if (life.boot.script) life.resolve(); // a script runs while it loads
-          } catch (error) {
-            life.reject(error);
-            this.kill();
-          }
-        },
-        onReady: () => life.resolve(),
-        onThrew: (error) => this.#explain(error),
-        onFailed: (error) => {
-          this.#explain(error);
-          this.#cause ??= { reason: "threw", error };
-          life.reject(error);
-        },
-        onUncaught: (error) => {
-          this.#explain(error);
-          this.#cause ??= { reason: "threw", error };
-        },
-        onViolation: (violation) => this.#stop({ reason: "protocol", violation }),
-        // What is pending rejects with how the actor ended; messages that came before can still be read.
-        onLost: async (seen) => {
-          this.#linger();
-          return this.#exitError(await this.exited, seen);
-        },
+  /** Has what the process says told to this actor. */
+  #moveIn(): void {
+    const { observer, lane } = this.#cell;
+    this.#cell.name = this.name;
+    lane.denials = this.#denials;
+    if (observer !== undefined) {
+      observer.tell = (call) => this.#tell(call);
+      observer.more = (count) => this.#denials.lose(count);
+      observer.refused = (access) => {
+        if (this.#denials.wanted) this.#denials.report(denialOfLandlock(access, this.#situation()));
+      };
+    }
+    Object.assign(this.#cell.hooks, {
+      onReady: () => this.#settle?.resolve(),
+      onThrew: (error) => this.#explain(error),
+      onFailed: (error) => {
+        this.#explain(error);
+        this.#cause ??= { reason: "threw", error };
+        this.#settle?.reject(error);
       },
-    });
-    void channel.closed.then(() => {
-      lane.close();
-      this.#linger();
-    });
-    return channel;
+      onUncaught: (error) => {
+        this.#explain(error);
+        this.#cause ??= { reason: "threw", error };
+      },
+      onViolation: (violation) => this.#stop({ reason: "protocol", violation }),
+      // What is pending rejects with how the actor ended; messages that came before can still be read.
+      onLost: async (seen) => {
+        this.#linger();
+        return this.#exitError(await this.exited, seen);
+      },
+    } satisfies Hooks);
   }
 
   #situation(): Situation {
@@ -422,19 +412,15 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
     if (denial !== undefined) this.#denials.report(denial);
   }
 
-  #observe(listener: unknown): void {
-    if (typeof listener !== "number") throw new Error(`Cannot observe actor ${this.name}: it has no filter to tell of`);
-    this.#told = this.#confined.supervise(listener);
-  }
-
   /** Without a link an actor is of no use: if it does not end by itself soon, it is ended. */
   #linger(): void {
-    const timer = setTimeout(() => this.#confined.kill(), LINGER_MS);
+    const timer = setTimeout(() => this.#cell.confined.kill(), LINGER_MS);
     void this.exited.then(() => clearTimeout(timer));
   }
 
   async #end(): Promise<Exit> {
-    const ended = await this.#confined.ended;
+    const ended = await this.#cell.confined.ended;
+    this.#ended = ended;
     return this.#cause ?? exitOf(ended, this.#policy.limits.cpuTime);
   }
 

@@ -10,12 +10,13 @@ import { type Channel, connect } from "./channel.ts";
 import { readU32, writeU32 } from "./frame.ts";
 import { answer, inbox, join, send, signal } from "./inbox.ts";
 import { DescriptorLane } from "./lane.ts";
-import { loadReach } from "./late.ts";
+import { forget, loadReach } from "./late.ts";
+import { windowOf } from "./link.ts";
 import { decode, encode } from "./message.ts";
 
-/** Where the host's program put what it hands over: behind the standard streams and the puppet's strings. */
-const DATA_LANE = 4;
-const DESCRIPTOR_LANE = 5;
+/** Where the host's program put what it hands over. */
+const DATA_LANE = 3;
+const DESCRIPTOR_LANE = 4;
 const INPUT = 6;
 
 /** The host is gone: it closed the link without ending this process. */
@@ -31,6 +32,8 @@ export interface BootOptions {
   readonly directory: string | null;
   /** A script ends when it is through; an actor waits for calls. */
   readonly script: boolean;
+  /** The host's own code, run so that all has run once: it leaves nothing that what follows could find. */
+  readonly exercise: boolean;
 }
 
 function readExactly(length: number): Uint8Array {
@@ -52,12 +55,13 @@ async function boot(): Promise<void> {
   // The boot file itself came over the standard input.
   self.call("dup3", INPUT, 0, 0);
   self.call("close", INPUT);
-  const head = new DataView(readExactly(8).buffer);
+  const head = new DataView(readExactly(16).buffer);
   const filter = readExactly(head.getUint32(0, true));
   const flags = head.getUint32(4, true);
   channel = await connect(DATA_LANE, {
     role: "actor",
     descriptors: new DescriptorLane(DESCRIPTOR_LANE, receive),
+    limits: { window: windowOf({ messages: head.getUint32(8, true), inFlight: head.getUint32(12, true) }) },
     hooks: { onStart: (options, source) => void load(options as BootOptions, source), onCall },
   });
   void channel.closed.then(() => process.exit(HOST_GONE));
@@ -66,7 +70,15 @@ async function boot(): Promise<void> {
   const result = filter.length > 0 ? setFilter(self, filter, flags) : 0;
   if (result > 0) listener = result;
   join(channel);
+  process.on("uncaughtException", fail);
+  process.on("unhandledRejection", fail);
   process.on("exit", () => channel.flush());
+  Bun.plugin({
+    name: "caisson",
+    setup(build) {
+      build.module("caisson/actor", () => ({ exports: { inbox, send, signal }, loader: "object" }));
+    },
+  });
   channel.hello(listener ?? null);
 }
 
@@ -96,6 +108,10 @@ function enter(directory: string): void {
   }
 }
 
+function fail(error: unknown): void {
+  void channel.failed(error).then(() => process.exit(1));
+}
+
 /** Throws an error whose stack ends where this file begins. */
 function rethrow(error: unknown): never {
   if (error instanceof Error && typeof error.stack === "string") {
@@ -107,7 +123,7 @@ function rethrow(error: unknown): never {
 async function load(options: BootOptions, source: Uint8Array): Promise<void> {
   // The host has its own by now. Whoever held this one could answer for it.
   if (listener !== undefined) self.call("close", listener);
-  const fail = (error: unknown) => void channel.failed(error).then(() => process.exit(1));
+  listener = undefined;
   try {
     // What Bun was started with is none of the module's business.
     for (const name of Object.keys(process.env)) delete process.env[name];
@@ -115,17 +131,10 @@ async function load(options: BootOptions, source: Uint8Array): Promise<void> {
     process.argv.splice(1, process.argv.length, options.name, ...options.argv);
     // Where the actor has no root of its own it cannot go anywhere.
     if (options.directory !== null) enter(options.directory);
-    process.on("uncaughtException", fail);
-    process.on("unhandledRejection", fail);
-    Bun.plugin({
-      name: "caisson",
-      setup(build) {
-        build.module("caisson/actor", () => ({ exports: { inbox, send, signal }, loader: "object" }));
-      },
-    });
     const url = URL.createObjectURL(new Blob([source as Uint8Array<ArrayBuffer>], { type: "text/javascript" }));
     functions = await import(url);
     URL.revokeObjectURL(url);
+    if (options.exercise) forget(url);
     channel.ready(Object.keys(functions).filter((name) => typeof functions[name] === "function"));
     if (!options.script) return;
     channel.end();

@@ -48,14 +48,17 @@ export class Calls {
     return this.#inFlight.size;
   }
 
+  /** Those in flight, and those that wait for that. */
+  get pending(): number {
+    return this.#inFlight.size + this.#waiting.size;
+  }
+
   /** See `Channel.call`. */
   make(name: string, args: readonly unknown[], options: CallOptions = NO_OPTIONS): Promise<unknown> {
     const { signal, timeoutMs } = options;
     if (signal?.aborted) return Promise.reject(signal.reason);
-    if (timeoutMs !== undefined && !(timeoutMs >= 0 && timeoutMs <= TIMEOUT_MS)) {
-      return Promise.reject(new RangeError(`Cannot wait ${timeoutMs} ms: 0 to ${TIMEOUT_MS} is expected`));
-    }
     return new Promise((resolve, reject) => {
+      checkTimeout(timeoutMs);
       const pending: Pending = { resolve, reject, check: options.result, id: 0, frame: undefined, disarm: undefined };
       this.#send(pending, name, args);
       if (signal !== undefined || timeoutMs !== undefined) this.#arm(pending, name, options);
@@ -145,12 +148,10 @@ export class Calls {
       abort();
       return;
     }
-    const expire = () =>
-      this.#cancel(
-        pending,
-        new DOMException(`Cannot wait longer for ${name}(): ${timeoutMs} ms are over`, "TimeoutError"),
-      );
-    const timer = timeoutMs === undefined ? undefined : setTimeout(expire, timeoutMs);
+    const timer =
+      timeoutMs === undefined
+        ? undefined
+        : setTimeout(() => this.#cancel(pending, timeoutError(name, timeoutMs)), timeoutMs);
     signal?.addEventListener("abort", abort, { once: true });
     pending.disarm = () => {
       clearTimeout(timer);
@@ -165,6 +166,17 @@ export class Calls {
     this.#inFlight.set(pending.id, null);
     if (this.#link.active) this.#link.outbox.signal("CANCEL", pending.id);
   }
+}
+
+/** Throws RangeError for a time that no timer can wait. */
+export function checkTimeout(timeoutMs: number | undefined): void {
+  if (timeoutMs === undefined || (timeoutMs >= 0 && timeoutMs <= TIMEOUT_MS)) return;
+  throw new RangeError(`Cannot wait ${timeoutMs} ms: 0 to ${TIMEOUT_MS} is expected`);
+}
+
+/** What a call rejects with that took too long. */
+export function timeoutError(name: string, timeoutMs: number): DOMException {
+  return new DOMException(`Cannot wait longer for ${name}(): ${timeoutMs} ms are over`, "TimeoutError");
 }
 
 function settle({ check, resolve, reject }: Pending, value: unknown, capabilities: readonly object[]): void {

@@ -9,6 +9,7 @@ import { surplus } from "./payload.ts";
 import { Receiver } from "./receiver.ts";
 import { Sender } from "./sender.ts";
 import { Splitter } from "./splitter.ts";
+import type { Turns } from "./turns.ts";
 
 /** What the owner of a channel is told. What a hook throws closes the channel. */
 export interface Hooks {
@@ -37,6 +38,8 @@ export interface Options {
   readonly descriptors: Descriptors;
   readonly hooks?: Hooks;
   readonly limits?: Partial<Limits>;
+  /** By which messages are handed out; without them, all that came at once. */
+  readonly turns?: Turns;
 }
 
 const FLOW = setOf("MESSAGE", "CREDIT", "END");
@@ -52,7 +55,7 @@ const ACCEPTED: Record<Role, Record<Phase, number>> = {
     ready: setOf("RESULT", "THREW", "UNCAUGHT") | FLOW,
     over: 0,
   },
-  actor: { opening: 0, greeted: setOf("START"), loading: FLOW, ready: WORK, over: WORK },
+  actor: { opening: 0, greeted: setOf("START"), loading: FLOW, ready: WORK | setOf("START"), over: WORK },
 };
 
 /** Host and actor run the same code. */
@@ -78,10 +81,20 @@ export class Channel {
     this.#calls = new Calls(this.#link, (error) => this.#hooks.onThrew?.(error));
     this.#answers = new Answers(this.#link, (name, args, call) => this.#hooks.onCall?.(name, args, call));
     this.#sender = new Sender(this.#link);
-    this.#receiver = new Receiver(this.#link, (error) => this.#fail(error));
+    this.#receiver = new Receiver(this.#link, (error) => this.#fail(error), options.turns);
     const { promise, resolve } = Promise.withResolvers<Error | undefined>();
     this.closed = promise;
     this.#resolveClosed = resolve;
+  }
+
+  /** What went through so far, as this end sees it. */
+  get traffic(): Readonly<Link["traffic"]> {
+    return this.#link.traffic;
+  }
+
+  /** Host: calls that wait for an answer. */
+  get pendingCalls(): number {
+    return this.#calls.pending;
   }
 
   // The life of an actor.
@@ -100,6 +113,13 @@ export class Channel {
     outbox.commit(outbox.append("START", options, { head: new Uint8Array(FRAMES.START.fields), tail }));
     this.#link.phase = "loading";
     this.#release();
+  }
+
+  /** Host: what was loaded was an exercise, and nothing of it is under way. Code can be sent once more. */
+  exercised(): void {
+    this.#expect("host", "ready", "exercised()");
+    if (this.#calls.inFlight > 0) throw new TypeError("Cannot end the exercise: calls are in flight");
+    this.#link.phase = "greeted";
   }
 
   /** Actor: reports that the module is loaded, after which calls come. */
@@ -178,6 +198,7 @@ export class Channel {
   /** Takes bytes that arrived. Nobody may write to them afterwards. */
   receive(chunk: Buffer): void {
     if (this.#link.state !== "open") return;
+    this.#link.traffic.received.bytes += chunk.length;
     try {
       // What answers this chunk leaves in one write.
       this.#link.outbox.gather();
@@ -349,7 +370,7 @@ export class Channel {
     this.#calls.stop(rejection);
     this.#sender.stop(rejection);
     this.#answers.stop();
-    this.#receiver.stop(reason);
+    this.#receiver.stop();
     this.#resolveClosed(reason);
   }
 }
@@ -360,7 +381,11 @@ export async function connect(fd: number, options: Options): Promise<Channel> {
   const handlers: Bun.SocketHandler = {
     open(socket) {
       const transport: Transport = {
-        write: (bytes, offset, length) => socket.write(bytes, offset, length),
+        write(bytes, offset, length) {
+          const taken = socket.write(bytes, offset, length);
+          channel.traffic.sent.bytes += Math.max(0, taken);
+          return taken;
+        },
         close: () => socket.terminate(),
         unref: () => socket.unref(),
       };

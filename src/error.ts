@@ -41,3 +41,15 @@ export class SchemaMismatch extends Error {
     this.reason = reason;
   }
 }
+
+/** A scheduler lets nothing more start: it would never fit, or too many wait already. Nothing was started. */
+export class SchedulerRefused extends Error {
+  override readonly name = "SchedulerRefused";
+  /** What is full. */
+  readonly full: "starts" | "actors" | "memory" | "processes";
+
+  constructor(message: string, full: SchedulerRefused["full"]) {
+    super(message);
+    this.full = full;
+  }
+}

@@ -20,6 +20,19 @@ export interface Limits {
   readonly window: WindowSize;
 }
 
+/** The window of an actor of which its policy says how many messages, or how much of them, may be under way. */
+export function windowOf({
+  messages,
+  inFlight,
+}: {
+  readonly messages?: number;
+  readonly inFlight?: number;
+}): WindowSize {
+  const { window } = LIMITS;
+  const word = (amount: number) => Math.min(amount, 2 ** 32 - 1);
+  return { ...window, messages: word(messages ?? window.messages), bytes: word(inFlight ?? window.bytes) };
+}
+
 /** Both ends must have the same, save `waiting` and `outboxBytes`. */
 export const LIMITS: Limits = {
   frameBytes: 64 * 1024 * 1024,
@@ -43,6 +56,8 @@ export class Link {
   state: "open" | "lost" | "closed" = "open";
   /** Why it is closed, if something went wrong. */
   reason: Error | undefined;
+  /** What went through so far: messages, and bytes of all frames. */
+  readonly traffic = { sent: { messages: 0, bytes: 0 }, received: { messages: 0, bytes: 0 } };
 
   constructor(transport: Transport, options: { role: Role; descriptors: Descriptors; limits?: Partial<Limits> }) {
     this.role = options.role;

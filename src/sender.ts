@@ -34,7 +34,7 @@ export class Sender {
       const { descriptors } = outbox;
       if (this.#waiting.size === 0 && this.#mayPass(size, descriptors)) {
         outbox.commit(start);
-        this.#sent.add(1, size, descriptors);
+        this.#count(size, descriptors);
         return outbox.roomy;
       }
       const { promise, resolve, reject } = handled();
@@ -59,7 +59,7 @@ export class Sender {
       if (!this.#mayPass(size, descriptors)) break;
       this.#waiting.delete(message);
       if (!this.#link.resume(message, message.reject)) continue;
-      this.#sent.add(1, size, descriptors);
+      this.#count(size, descriptors);
       message.resolve(this.#link.outbox.roomy);
     }
     if (this.#ending && !this.#ended && this.#link.flows && this.#waiting.size === 0) {
@@ -80,6 +80,11 @@ export class Sender {
   stop(reason: Error): void {
     for (const message of this.#waiting) message.reject(reason);
     this.#waiting.clear();
+  }
+
+  #count(size: number, descriptors: number): void {
+    this.#sent.add(1, size, descriptors);
+    this.#link.traffic.sent.messages++;
   }
 
   #mayPass(size: number, descriptors: number): boolean {

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import Type from "typebox";
 import { abilities } from "../../platform/linux/abilities.ts";
 import { type Actor, ActorExit, file, LimitExceeded, type Sandbox, SchemaMismatch, spawn } from "../../src/index.ts";
+import { killAs } from "../../src/killer.ts";
 import { testIf } from "../syscalls/requirement.ts";
 
 type Worker = typeof import("./fixtures/worker.ts");
@@ -317,11 +318,21 @@ describe("exited", () => {
     }
   });
 
+  test("tells of who ended it: the end of an await using, or whoever looks after it", async () => {
+    const disposed = await start();
+    await disposed[Symbol.asyncDispose]();
+    expect(await disposed.exited).toEqual({ reason: "killed", by: "dispose" });
+    const supervised = await start();
+    killAs(supervised, "supervisor");
+    supervised.kill();
+    expect(await supervised.exited).toEqual({ reason: "killed", by: "supervisor" });
+  });
+
   test("tells of kill(), and what is pending rejects", async () => {
     const actor = await start();
     const pending = rejection(actor.call.hang());
     actor.kill();
-    expect(await actor.exited).toEqual({ reason: "killed" });
+    expect(await actor.exited).toEqual({ reason: "killed", by: "kill" });
     expect(await pending).toBeInstanceOf(ActorExit);
     expect(await rejection(actor.call.add(1, 1))).toBeInstanceOf(ActorExit);
   });
@@ -338,7 +349,7 @@ describe("exited", () => {
     const controller = new AbortController();
     const actor = await start({ signal: controller.signal });
     controller.abort();
-    expect(await actor.exited).toEqual({ reason: "killed" });
+    expect(await actor.exited).toEqual({ reason: "killed", by: "signal" });
   });
 
   test("tells of a signal from elsewhere", async () => {
@@ -390,5 +401,64 @@ describe("output", () => {
     await actor.call.print("\x1b[1mraw\n");
     await rejection(actor.call.exit(0));
     expect(await new Response(actor.stdout).text()).toBe("\x1b[1mraw\n");
+  });
+});
+
+describe("usage() and inspect()", () => {
+  test("tell what an actor used so far, and at last what it came to", async () => {
+    const actor = await start();
+    await actor.call.add(1, 2);
+    const now = actor.usage();
+    expect(now.memoryBytes).toBeGreaterThan(2 ** 20);
+    expect(now.processes).toBeGreaterThan(0);
+    expect(now.bytesIn).toBeGreaterThan(0);
+    expect(now.messagesIn).toBe(0);
+    await actor.send("counted");
+    expect(actor.usage().messagesIn).toBe(1);
+    const pending = rejection(actor.call.hang());
+    const running = { kind: "actor", name: "worker", pid: actor.pid, state: "running", callsPending: 1 } as const;
+    expect(actor.inspect()).toMatchObject(running);
+    actor.kill();
+    expect(actor.inspect().state).toBe("ending");
+    await actor.exited;
+    await pending;
+    const last = actor.inspect();
+    expect(last).toMatchObject({ state: "ended", callsPending: 0 });
+    expect(last.usage).toMatchObject({ memoryBytes: 0, processes: 0, messagesIn: 1 });
+    expect(last.usage.cpuMs).toBeGreaterThan(0);
+  });
+});
+
+describe("limits.messages and limits.inFlight", () => {
+  const module = new URL("./fixtures/pooled.ts", import.meta.url);
+  type Pooled = typeof import("./fixtures/pooled.ts");
+
+  /** How many messages an actor gets rid of while nobody reads. */
+  async function sentUnread(limits: NonNullable<Sandbox["limits"]>, value: unknown): Promise<number> {
+    await using actor = await spawn<Pooled>(module, { sandbox: { limits } });
+    let flooding = true;
+    const flood = actor.call.flood(2000, value).then(() => {
+      flooding = false;
+    });
+    let before = -1;
+    // Nothing more comes once the actor waits: a call is answered behind what was sent before.
+    for (let now = 0; now !== before; now = actor.usage().messagesOut ?? 0) {
+      before = now;
+      await actor.call.later(1);
+      await actor.call.add(1, 1);
+    }
+    expect(flooding).toBe(true);
+    let read = 0;
+    for await (const _ of actor) if (++read === 2000) break;
+    await flood;
+    return before;
+  }
+
+  test("hold an actor back that sends more than is read, and let all through in the end", async () => {
+    expect(await sentUnread({ messages: 10 }, "x")).toBe(10);
+    expect(await sentUnread({}, "x")).toBe(1024);
+    const few = await sentUnread({ inFlight: "64 KiB" }, "x".repeat(8000));
+    expect(few).toBeGreaterThan(4);
+    expect(few).toBeLessThanOrEqual(8);
   });
 });

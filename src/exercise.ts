@@ -1,0 +1,41 @@
+/** A tiny module that is loaded and called before the real one, so that the real one finds all paths used and all code compiled. */
+import type { Channel } from "./channel.ts";
+import type { Cell } from "./launch.ts";
+
+/** What a process of ours does within a moment. */
+const TIME_MS = 10_000;
+/** More rounds make nothing faster (measured). */
+const CALLS = 20;
+/** As a bundle is. The file's name, and what it exports, are gone when the real one comes. */
+const MODULE = `// @bun
+var echo = (value) => value;
+export { echo };
+`;
+const BOOT = { name: "exercise", env: {}, argv: [], directory: null, script: false, exercise: true };
+
+/** Loads and calls the module. What comes over the link meanwhile is checked as that of any actor. Rejects where that fails, or takes too long. */
+export async function exercise(cell: Cell): Promise<Channel> {
+  const { promise: failed, reject } = Promise.withResolvers<never>();
+  const { promise: ready, resolve } = Promise.withResolvers<void>();
+  failed.catch(() => {}); // it may come when nobody waits
+  const { hooks } = cell;
+  hooks.onReady = () => resolve();
+  hooks.onFailed = reject;
+  hooks.onLost = (seen) => void reject(seen);
+  hooks.onViolation = (violation) => {
+    reject(violation);
+    cell.confined.kill();
+  };
+  const timer = setTimeout(() => reject(new Error(`Cannot exercise an actor: ${TIME_MS} ms are over`)), TIME_MS);
+  try {
+    const channel = await Promise.race([cell.verified, failed]);
+    channel.start(BOOT, MODULE);
+    await Promise.race([ready, failed]);
+    for (let round = 0; round < CALLS; round++)
+      await Promise.race([channel.call("echo", [round, "text", { list: [1, 2] }]), failed]);
+    channel.exercised();
+    return channel;
+  } finally {
+    clearTimeout(timer);
+  }
+}

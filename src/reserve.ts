@@ -1,0 +1,189 @@
+/** Processes kept ready: each within its walls, warm, and without code, until somebody takes it. */
+import type { Static, TSchema } from "typebox";
+import { type Policy, platform } from "../platform/index.ts";
+import { type Actor, bring, type Code, codeOf, type SpawnOptions, start } from "./actor.ts";
+import { Backoff } from "./backoff.ts";
+import { bundle } from "./bundle.ts";
+import type { Channel } from "./channel.ts";
+import { exercise } from "./exercise.ts";
+import { grantsOf, type Start, startFrom } from "./grant.ts";
+import { type Cell, launch } from "./launch.ts";
+import { policyOf } from "./sandbox.ts";
+import { defaultScheduler } from "./scheduler.ts";
+import { policyWithin } from "./within.ts";
+
+type Shared = "sandbox" | "within" | "stdout" | "stderr" | "sources" | "scheduler";
+
+/** What holds for all that a reserve starts. */
+export interface ReserveOptions extends Pick<SpawnOptions, Shared> {
+  /** How many are kept ready. */
+  readonly size: number;
+}
+
+/** What is said of each actor. */
+export type ReserveSpawnOptions<Message extends TSchema = TSchema> = Omit<SpawnOptions<Message>, Shared | "observe">;
+
+/**
+ * Keeps processes ready for one sandbox, so that a spawn costs what it takes to load code. Resolves when all are ready; rejects as `spawn` does.
+ * Relative paths are those of the working directory now.
+ *
+ * @example await using ready = await reserve({ size: 4 }); const parser = await ready.spawn<typeof import("./parse.ts")>("./parse.ts");
+ */
+export async function reserve(options: ReserveOptions): Promise<Reserve> {
+  const { size } = options;
+  if (!Number.isInteger(size) || size < 1)
+    throw new RangeError(`Cannot keep ${size} actors ready: a whole number from 1 is expected`);
+  const policy = policyWithin(policyOf(options.sandbox), options.within);
+  platform.enforcement(policy); // throws before anything is done
+  const kept = new Reserve(policy, options);
+  try {
+    await kept.fill();
+  } catch (error) {
+    await kept[Symbol.asyncDispose]();
+    throw error;
+  }
+  return kept;
+}
+
+/** One that waits for code. */
+interface Parked {
+  readonly cell: Cell;
+  readonly channel: Channel;
+}
+
+/** To start a process takes the host some milliseconds. Whoever took one goes first: he waits for an answer. */
+const PAUSE_MS = 20;
+const MOST_CODES = 1024;
+const BACKOFF = { firstMs: 100, mostMs: 30_000 };
+
+/** Processes of one sandbox that wait for code. Each is started anew, taken once, and never comes back. */
+export class Reserve implements AsyncDisposable {
+  readonly #policy: Policy;
+  readonly #options: ReserveOptions;
+  readonly #parked = new Set<Parked>();
+  /** Those that were launched and not taken. */
+  readonly #cells = new Set<Cell>();
+  readonly #start: Start | undefined;
+  /** Of the modules that were spawned: to look for what belongs to a package takes longer than to load a small one. */
+  readonly #codes = new Map<string, Code>();
+  readonly #closing = new AbortController();
+  readonly #backoff = new Backoff(BACKOFF);
+  readonly #making = new Set<Promise<void>>();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(policy: Policy, options: ReserveOptions) {
+    this.#policy = policy;
+    this.#options = options;
+    this.#start = startFrom(process.cwd(), [...grantsOf(policy).keys()]);
+  }
+
+  /** How many are ready. */
+  get ready(): number {
+    return this.#parked.size;
+  }
+
+  /**
+   * Starts a module as `spawn` does, in a process that waits already; where none does, in a new one. The limits of time count from here on,
+   * save the kernel's own count of processor time, which has what the start took: some 20 ms.
+   */
+  async spawn<Module, Message extends TSchema = TSchema>(
+    module: string | URL,
+    options: ReserveSpawnOptions<Message> = {},
+  ): Promise<Actor<Module, Static<Message>>> {
+    this.#closing.signal.throwIfAborted();
+    options.signal?.throwIfAborted();
+    const { size: _, ...shared } = this.#options;
+    const all: SpawnOptions = { ...shared, ...options };
+    if (this.#codes.size === MOST_CODES) this.#codes.clear();
+    const code = this.#codes.getOrInsertComputed(`${module}`, () => this.#codeOf(module));
+    const source = await bundle(code.path, code.scope); // a module that cannot be bundled takes nobody
+    const parked = this.#take();
+    if (parked === undefined) return start(module, all);
+    const name = options.name ?? code.called;
+    return bring({ source, boot: code.boot }, { cell: parked.cell, policy: this.#policy, name, options: all });
+  }
+
+  #codeOf(module: string | URL): Code {
+    const code = codeOf(module, this.#policy, this.#options);
+    // Where it starts was made when it was.
+    return { ...code, boot: { ...code.boot, directory: this.#start?.directory ?? null } };
+  }
+
+  /** Ends those that wait. Those that were taken live on. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing.abort(new Error("Cannot spawn from this reserve: it is closed"));
+    clearTimeout(this.#timer);
+    this.#parked.clear();
+    const cells = [...this.#cells];
+    for (const { confined } of cells) confined.kill();
+    await Promise.all(cells.map(({ confined }) => confined.ended));
+    await Promise.allSettled(this.#making); // what is launched by now ends likewise
+  }
+
+  /** Makes those that are lacking. Settles with all of them; rejects where one cannot be made. */
+  async fill(): Promise<void> {
+    const lacking = this.#options.size - this.#parked.size - this.#making.size;
+    if (this.#closing.signal.aborted || lacking <= 0) return;
+    const made = Array.from({ length: lacking }, () => this.#begin());
+    const failed = (await Promise.allSettled(made)).find(({ status }) => status === "rejected");
+    if (failed !== undefined) throw (failed as PromiseRejectedResult).reason;
+    this.#backoff.reset();
+  }
+
+  #take(): Parked | undefined {
+    const [parked] = this.#parked;
+    if (parked === undefined) return undefined;
+    this.#parked.delete(parked);
+    this.#cells.delete(parked.cell);
+    this.#refill(PAUSE_MS);
+    return parked;
+  }
+
+  /** Makes those that are lacking, in the background, after a while; and again where that fails. */
+  #refill(delayMs: number): void {
+    if (this.#timer !== undefined || this.#closing.signal.aborted) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.fill().catch(() => this.#refill(Math.max(PAUSE_MS, this.#backoff.next())));
+    }, delayMs);
+    this.#timer.unref();
+  }
+
+  #begin(): Promise<void> {
+    const making = this.#make();
+    this.#making.add(making);
+    const drop = () => void this.#making.delete(making);
+    making.then(drop, drop);
+    return making;
+  }
+
+  async #make(): Promise<void> {
+    const { scheduler = defaultScheduler, stdout, stderr } = this.#options;
+    const { signal } = this.#closing;
+    const { limits } = this.#policy;
+    const place = await scheduler.enter({ name: "an actor of a reserve", limits, priority: "low", signal });
+    const asked = { policy: this.#policy, stdout, stderr, observe: false, start: this.#start };
+    await this.#park(await launch("reserve", { ...asked, place }));
+  }
+
+  async #park(cell: Cell): Promise<void> {
+    this.#cells.add(cell);
+    if (this.#closing.signal.aborted) cell.confined.kill();
+    const gone = cell.confined.ended.then(() => {
+      throw new Error("Cannot keep an actor ready: it ended");
+    });
+    try {
+      const parked = { cell, channel: await Promise.race([exercise(cell), gone]) };
+      this.#parked.add(parked);
+      gone.catch(() => {
+        this.#cells.delete(cell);
+        if (this.#parked.delete(parked)) this.#refill(PAUSE_MS);
+      });
+    } catch (error) {
+      cell.confined.kill();
+      await cell.confined.ended;
+      this.#cells.delete(cell);
+      throw error;
+    }
+  }
+}

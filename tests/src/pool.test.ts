@@ -1,0 +1,209 @@
+import { describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import Type from "typebox";
+import { ActorExit, LimitExceeded, type PoolOptions, pool, reserve, SchemaMismatch } from "../../src/index.ts";
+
+type Pooled = typeof import("./fixtures/pooled.ts");
+const module = new URL("fixtures/pooled.ts", import.meta.url);
+const start = (options: PoolOptions) => pool<Pooled>(module, options);
+const rejection = (promise: Promise<unknown>): Promise<Error & Record<string, unknown>> =>
+  promise.then(
+    () => Promise.reject(new Error("Nothing was thrown")),
+    (error) => error,
+  );
+/** Looks again, turn by turn of the event loop, until it is so. */
+async function until(isSo: () => boolean): Promise<void> {
+  while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 1));
+}
+
+describe("pool()", () => {
+  test("spreads calls to the least busy", async () => {
+    await using actors = await start({ size: 2, concurrency: 2 });
+    const controller = new AbortController();
+    const hanging = [1, 2].map(() => rejection(actors.call({ signal: controller.signal }).hang()));
+    // Each has one of those by now, so these go to both in turns.
+    const answers = await Promise.all([actors.call.whoami(), actors.call.whoami()]);
+    expect(answers.map(({ calls }) => calls)).toEqual([1, 1]);
+    controller.abort();
+    await Promise.all(hanging);
+  });
+
+  test("has a call wait while all are busy, and no longer than one is", async () => {
+    await using actors = await start({ size: 2 });
+    const hanging = rejection(actors.call.hang());
+    const answers = await Promise.all(Array.from({ length: 4 }, () => actors.call.whoami()));
+    expect(answers.map(({ calls }) => calls)).toEqual([1, 2, 3, 4]);
+    actors.kill();
+    expect(await hanging).toBeInstanceOf(ActorExit);
+  });
+
+  test("gives an actor as many calls at a time as it was told", async () => {
+    await using actors = await start({ size: 1, concurrency: 3 });
+    const hanging = [1, 2, 3].map(() => rejection(actors.call.hang()));
+    const waiting = rejection(actors.call.add(1, 1));
+    expect(actors.waiting).toBe(1);
+    actors.kill();
+    for (const error of await Promise.all(hanging)) expect(error).toBeInstanceOf(ActorExit);
+    expect((await waiting).message).toBe("The pool is closed");
+  });
+
+  test("replaces an actor after so many calls, and loses none", async () => {
+    await using actors = await start({ size: 2, calls: 3 });
+    const answers = await Promise.all(Array.from({ length: 20 }, (_, index) => actors.call.echo(index)));
+    expect(answers).toEqual(Array.from({ length: 20 }, (_, index) => index));
+    const seen = await Promise.all(Array.from({ length: 12 }, () => actors.call.whoami()));
+    for (const { calls } of seen) expect(calls).toBeLessThanOrEqual(3);
+  });
+
+  test("replaces an actor that has grown, and says that the pool ended it", async () => {
+    await using actors = await start({ size: 1, memoryGrowth: "32 MiB" });
+    const [first] = actors.actors;
+    await actors.call.add(1, 1);
+    expect(await actors.call.grow(1024)).toBe(1);
+    expect(actors.actors[0]).toBe(first!);
+    await actors.call.grow(64 * 2 ** 20);
+    expect(await first!.exited).toEqual({ reason: "killed", by: "pool" });
+    expect(await actors.call.grow(1)).toBe(1);
+  });
+
+  test("rejects the call whose actor ended, makes it not again, and replaces the actor", async () => {
+    await using actors = await start({ size: 1 });
+    const error = await rejection(actors.call.exit(3));
+    expect(error).toBeInstanceOf(ActorExit);
+    expect(error.exit).toEqual({ reason: "returned", code: 3 });
+    expect((await actors.call.whoami()).calls).toBe(1);
+  });
+
+  test("replaces an actor that ended between two calls", async () => {
+    await using actors = await start({ size: 1 });
+    const [first] = actors.actors;
+    process.kill(first!.pid, "SIGKILL");
+    await first!.exited;
+    expect(await actors.call.add(1, 2)).toBe(3);
+    expect(actors.actors[0]).not.toBe(first!);
+  });
+
+  test("timeoutMs rejects a call that spins, and replaces its actor", async () => {
+    await using actors = await start({ size: 1 });
+    const [first] = actors.actors;
+    expect((await rejection(actors.call({ timeoutMs: 20 }).spin())).name).toBe("TimeoutError");
+    expect(await first!.exited).toEqual({ reason: "killed", by: "pool" });
+    expect(await actors.call.add(2, 2)).toBe(4);
+  });
+
+  test("timeoutMs counts while a call waits, which no actor then gets", async () => {
+    await using actors = await start({ size: 1 });
+    const controller = new AbortController();
+    const hanging = rejection(actors.call({ signal: controller.signal }).hang());
+    expect((await rejection(actors.call({ timeoutMs: 1 }).exit(1))).name).toBe("TimeoutError");
+    expect(actors.waiting).toBe(0);
+    controller.abort(new Error("enough"));
+    expect((await hanging).message).toBe("enough");
+    expect(await actors.call.add(2, 2)).toBe(4);
+    expect((await rejection(actors.call({ timeoutMs: -1 }).add(1, 1))).name).toBe("RangeError");
+  });
+
+  test("an answer that comes too late is nobody else's", async () => {
+    await using actors = await start({ size: 1, concurrency: 2 });
+    const [first] = actors.actors;
+    const controller = new AbortController();
+    const late = rejection(actors.call({ signal: controller.signal }).later("late"));
+    const own = actors.call.later("own");
+    controller.abort(new Error("too late"));
+    expect((await late).message).toBe("too late");
+    expect(await own).toBe("own");
+    expect(await first!.exited).toEqual({ reason: "killed", by: "pool" });
+    expect(await actors.call.later("next")).toBe("next");
+  });
+
+  test("a schema is kept to as with an actor", async () => {
+    await using actors = await start({ size: 1 });
+    const result = Type.Number();
+    expect(await actors.call({ result }).echo(1)).toBe(1);
+    expect(await rejection(actors.call({ result }).echo("one"))).toBeInstanceOf(SchemaMismatch);
+  });
+
+  test("rejects with LimitExceeded when its queue is full", async () => {
+    await using actors = await start({ size: 1, queue: 1 });
+    const all = [1, 2, 3].map((value) => actors.call.later(value));
+    const error = await rejection(all[2]!);
+    expect(error).toBeInstanceOf(LimitExceeded);
+    expect(error.limit).toBe("queue");
+    expect(await Promise.all(all.slice(0, 2))).toEqual([1, 2]);
+  });
+
+  test("rejects as spawn does where its module does not load, and leaves nobody", async () => {
+    const throws = new URL("fixtures/throws.ts", import.meta.url);
+    expect((await rejection(pool(throws, { size: 2 }))).message).not.toBe("");
+    expect(await rejection(start({ size: 0 }))).toBeInstanceOf(RangeError);
+    expect(await rejection(start({ size: 1, memoryGrowth: "1", calls: 1 }))).toBeInstanceOf(RangeError);
+  });
+
+  test("rejects what waits when no actor can be had any more", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "caisson-test-"));
+    using _removed = { [Symbol.dispose]: () => rmSync(directory, { recursive: true }) };
+    await Bun.write(`${directory}/fickle.ts`, "export const leave = () => process.exit(1);");
+    await using actors = await pool<{ leave(): never }>(`${directory}/fickle.ts`, { size: 1 });
+    await Bun.write(`${directory}/fickle.ts`, "throw new Error('no more');");
+    const [left, waited] = [rejection(actors.call.leave()), rejection(actors.call.leave())];
+    expect(await left).toBeInstanceOf(ActorExit);
+    expect((await waited).message).toBe("no more");
+    await Bun.write(`${directory}/fickle.ts`, "export const leave = () => process.exit(2);");
+    await until(() => actors.actors.length === 1);
+    expect((await rejection(actors.call.leave())).exit).toEqual({ reason: "returned", code: 2 });
+  });
+
+  test("takes its actors from a reserve, which then has its sandbox", async () => {
+    await using ready = await reserve({ size: 1, sandbox: { env: { FROM: "reserve" } } });
+    await using actors = await start({ size: 2, calls: 1, reserve: ready });
+    for (let round = 0; round < 4; round++) expect((await actors.call.remains()).env).toEqual({ FROM: "reserve" });
+    expect(await rejection(start({ size: 1, reserve: ready, sandbox: {} }))).toBeInstanceOf(TypeError);
+  });
+
+  test("the end of an await using ends all, and what is called then rejects", async () => {
+    const actors = await start({ size: 2 });
+    const all = actors.actors.map(({ exited }) => exited);
+    const pending = rejection(actors.call.hang());
+    await actors[Symbol.asyncDispose]();
+    expect(await Promise.all(all)).toEqual(all.map(() => ({ reason: "killed", by: "dispose" })) as never);
+    expect(await pending).toBeInstanceOf(ActorExit);
+    expect((await rejection(actors.call.add(1, 1))).message).toBe("The pool is closed");
+    expect(await actors.exited).toEqual({ reason: "killed", by: "dispose" });
+  });
+
+  test.each([1, 2])(
+    "of 1,000 calls that end actors at random each settles with its own answer, %d at a time",
+    async (concurrency) => {
+      await using actors = await start({ size: 4, concurrency, calls: 50, stderr: "ignore", stdout: "ignore" });
+      const seed = Number(process.env.SEED ?? 1 + Math.floor(Math.random() * 2 ** 30));
+      let state = seed;
+      const random = () => {
+        state = (state * 48_271) % 2_147_483_647;
+        return state / 2_147_483_647;
+      };
+      const ends = ["throw", "exit", "reject", "crash"] as const;
+      const calls = Array.from({ length: 1000 }, (_, index) => {
+        const how = random() < 0.04 ? ends[Math.floor(random() * ends.length)]! : "answer";
+        return { how, promise: actors.call.risk(index, how) };
+      });
+      const results = await Promise.allSettled(calls.map(({ promise }) => promise));
+      const told = `SEED=${seed}`;
+      for (const [index, result] of results.entries()) {
+        const { how } = calls[index]!;
+        const error = result.status === "rejected" ? result.reason : undefined;
+        // With two at a time, the end that one brings about is the end of the other, too.
+        const isEnded = error instanceof ActorExit && (concurrency > 1 || (how !== "answer" && how !== "throw"));
+        if (isEnded) continue;
+        expect([told, how, result]).toEqual([
+          told,
+          how,
+          how === "answer" ? { status: "fulfilled", value: index } : { status: "rejected", reason: error },
+        ]);
+        if (how !== "answer") expect([told, how, error.message]).toEqual([told, "throw", `thrown ${index}`]);
+      }
+      expect(actors.waiting).toBe(0);
+    },
+  );
+});

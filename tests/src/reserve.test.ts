@@ -1,0 +1,206 @@
+import { afterEach, describe, expect, test } from "bun:test";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Actor, ActorExit, ProtocolViolation, type Reserve, reserve, Scheduler, spawn } from "../../src/index.ts";
+import { cleanUp, frame, hello, link, MESSAGE, payload, RESULT, ready, Script, START, u32 } from "./wire.ts";
+
+type Pooled = typeof import("./fixtures/pooled.ts");
+const module = new URL("fixtures/pooled.ts", import.meta.url);
+const rejection = (promise: Promise<unknown>): Promise<Error & Record<string, unknown>> =>
+  promise.then(
+    () => Promise.reject(new Error("Nothing was thrown")),
+    (error) => error,
+  );
+async function full(kept: Reserve, size: number): Promise<void> {
+  while (kept.ready < size) await new Promise((resolve) => setTimeout(resolve, 1));
+}
+/** Children of this process, whichever of its threads they belong to. */
+function children(): number[] {
+  const tasks = readdirSync("/proc/self/task");
+  return tasks.flatMap((task) => readFileSync(`/proc/self/task/${task}/children`, "utf8").split(" ")).map(Number);
+}
+
+afterEach(cleanUp);
+
+describe("reserve()", () => {
+  test("keeps so many ready, gives each away once, and makes others", async () => {
+    await using kept = await reserve({ size: 2 });
+    expect(kept.ready).toBe(2);
+    await using first = await kept.spawn<Pooled>(module);
+    await using second = await kept.spawn<Pooled>(module);
+    expect(first.pid).not.toBe(second.pid);
+    expect((await first.call.whoami()).calls).toBe(1);
+    expect((await second.call.whoami()).calls).toBe(1);
+    await full(kept, 2);
+    await using third = await kept.spawn<Pooled>(module);
+    expect([first.pid, second.pid]).not.toContain(third.pid);
+    expect(third).toBeInstanceOf(Actor);
+  });
+
+  test("starts a new one where none is ready", async () => {
+    await using kept = await reserve({ size: 1 });
+    const actors = await Promise.all([1, 2, 3].map(() => kept.spawn<Pooled>(module)));
+    expect(new Set(actors.map(({ pid }) => pid)).size).toBe(3);
+    for (const actor of actors) {
+      expect(await actor.call.add(1, 2)).toBe(3);
+      await actor[Symbol.asyncDispose]();
+    }
+  });
+
+  test("gives what a cold spawn gives: nothing of the exercise can be found", async () => {
+    const sandbox = { env: { GREETING: "hello" } };
+    await using kept = await reserve({ size: 1, sandbox });
+    await using warm = await kept.spawn<Pooled>(module);
+    await using cold = await spawn<Pooled>(module, { sandbox });
+    expect(await warm.call.remains()).toEqual(await cold.call.remains());
+    expect((await warm.call.remains()).env).toEqual({ GREETING: "hello" });
+    expect(warm.enforcement).toEqual(cold.enforcement);
+    expect(warm.name).toBe("pooled");
+  });
+
+  test("of the exercise's functions none can be called", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "caisson-test-"));
+    using _removed = { [Symbol.dispose]: () => rmSync(directory, { recursive: true }) };
+    await Bun.write(join(directory, "one.ts"), "export const one = () => 1;");
+    await using kept = await reserve({ size: 1 });
+    await using actor = await kept.spawn<{ one(): number; echo(value: number): number }>(join(directory, "one.ts"));
+    expect(await actor.call.one()).toBe(1);
+    expect((await rejection(actor.call.echo(1))).message).toContain("Cannot call echo");
+  });
+
+  test("two have randomness and addresses of their own", async () => {
+    await using kept = await reserve({ size: 2 });
+    await using one = await kept.spawn<Pooled>(module);
+    await using other = await kept.spawn<Pooled>(module);
+    const [a, b] = [await one.call.randomness(), await other.call.randomness()];
+    expect(a.math).not.toBe(b.math);
+    expect(a.uuid).not.toBe(b.uuid);
+    // Who was forked from one image, and not executed anew, would have its libraries where that had them.
+    const base = (pid: number) => readFileSync(`/proc/${pid}/maps`, "utf8").match(/^([0-9a-f]+)-.*libc\.so/m)?.[1];
+    expect(base(one.pid)).toMatch(/^[0-9a-f]+$/);
+    expect(base(one.pid)).not.toBe(base(other.pid));
+  });
+
+  test("replaces those that die while they wait", async () => {
+    await using kept = await reserve({ size: 2 });
+    await using taken = await kept.spawn<Pooled>(module);
+    await full(kept, 2);
+    const parked = children().filter((pid) => pid !== taken.pid && isActor(pid));
+    expect(parked).toHaveLength(2);
+    for (const pid of parked) process.kill(pid, "SIGKILL");
+    while (kept.ready > 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    await full(kept, 2);
+    await using actor = await kept.spawn<Pooled>(module);
+    expect(parked).not.toContain(actor.pid);
+    expect(await actor.call.add(1, 2)).toBe(3);
+  });
+
+  test("rejects as spawn does for a module that does not load, and takes nobody for one that cannot be bundled", async () => {
+    await using kept = await reserve({ size: 1 });
+    expect(await rejection(kept.spawn(new URL("fixtures/unresolved.ts", import.meta.url)))).toBeInstanceOf(SyntaxError);
+    expect(kept.ready).toBe(1);
+    const exits = await rejection(kept.spawn(new URL("fixtures/exits.ts", import.meta.url)));
+    expect(exits).toBeInstanceOf(ActorExit);
+    expect(exits.exit).toEqual({ reason: "returned", code: 7 });
+    await full(kept, 1);
+    const slow = kept.spawn(new URL("fixtures/hangs.ts", import.meta.url), { loadTimeoutMs: 50 });
+    expect(await rejection(slow)).toMatchObject({ name: "LimitExceeded", limit: "loadTime" });
+    await full(kept, 1);
+    const controller = new AbortController();
+    const given = kept.spawn(new URL("fixtures/hangs.ts", import.meta.url), { signal: controller.signal });
+    controller.abort();
+    expect(await rejection(given)).toMatchObject({ exit: { reason: "killed", by: "signal" } });
+  });
+
+  test("wallTime counts from when it is taken", async () => {
+    await using kept = await reserve({ size: 1, sandbox: { limits: { wallTime: "300 ms" } } });
+    await new Promise((resolve) => setTimeout(resolve, 400)); // longer than it may live once it is taken
+    await using actor = await kept.spawn<Pooled>(module);
+    expect(await actor.call.add(1, 2)).toBe(3);
+    expect(await actor.exited).toEqual({ reason: "limit", limit: "wallTime" });
+  });
+
+  test("keeps within its scheduler, which has all back at the end", async () => {
+    const scheduler = new Scheduler({ actors: 3, queue: 0 });
+    const kept = await reserve({ size: 3, scheduler });
+    expect(scheduler.load.actors).toBe(3);
+    expect(await rejection(spawn(module, { scheduler }))).toMatchObject({ name: "SchedulerRefused", full: "actors" });
+    const actor = await kept.spawn<Pooled>(module);
+    await kept[Symbol.asyncDispose]();
+    expect(scheduler.load.actors).toBe(1);
+    expect(await actor.call.add(1, 2)).toBe(3);
+    expect((await rejection(kept.spawn(module))).message).toBe("Cannot spawn from this reserve: it is closed");
+    actor.kill();
+    await actor.exited;
+    expect(scheduler.load).toEqual({ starts: 0, actors: 0, memory: 0, processes: 0, waiting: 0 });
+  });
+
+  test("the end of an await using ends those that are just being made, too", async () => {
+    const scheduler = new Scheduler({ starts: 1 });
+    const kept = await reserve({ size: 2, scheduler });
+    await using _taken = await kept.spawn<Pooled>(module);
+    while (scheduler.load.starts === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    await kept[Symbol.asyncDispose]();
+    expect(scheduler.load).toMatchObject({ starts: 0, actors: 1, waiting: 0 });
+  });
+
+  test("throws at once for what cannot be", async () => {
+    for (const size of [0, 1.5, Number.NaN]) expect(await rejection(reserve({ size }))).toBeInstanceOf(RangeError);
+  });
+});
+
+/** Whether a child is Bun inside its walls, and no zygote. */
+function isActor(pid: number): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").startsWith("bun\0-");
+  } catch {
+    return false;
+  }
+}
+
+describe("Channel.exercised()", () => {
+  test("has code be sent once more, and the actor answers for that alone", async () => {
+    const loaded: string[] = [];
+    const { host } = await link(
+      {},
+      { hooks: { onStart: (_, source) => void loaded.push(Buffer.from(source).toString()) } },
+    );
+    expect(await host.call("echo", [1])).toBe(1);
+    host.exercised();
+    expect(() => host.exercised()).toThrow(TypeError);
+    host.start({}, "the real one");
+    expect(await host.call("echo", [2])).toBe(2);
+    expect(loaded).toEqual(["", "the real one"]);
+  });
+
+  test("throws while a call is in flight", async () => {
+    const { host } = await link({}, { hooks: { onCall: () => new Promise(() => {}) } });
+    const pending = host.call("echo", []).catch(() => {});
+    expect(() => host.exercised()).toThrow("Cannot end the exercise: calls are in flight");
+    host.close();
+    await pending;
+  });
+
+  test.each<[string, Uint8Array]>([
+    ["says it is ready", ready],
+    ["answers", frame(RESULT, u32(0), payload(1))],
+    ["sends a message", frame(MESSAGE, payload("early"))],
+    ["says hello again", hello],
+  ])("a parked peer that %s breaks the protocol", async (_, bytes) => {
+    const script = await Script.ready();
+    script.host.exercised();
+    script.write(bytes);
+    expect(await script.host.closed).toBeInstanceOf(ProtocolViolation);
+    expect(script.violations).toHaveLength(1);
+  });
+
+  test("a parked peer that did none of that gets the code", async () => {
+    const script = await Script.ready();
+    script.host.exercised();
+    script.host.start({}, "code");
+    await script.until(START);
+    script.write(ready, frame(MESSAGE, payload("in time")));
+    expect((await script.host[Symbol.asyncIterator]().next()).value).toBe("in time");
+  });
+});

@@ -1,0 +1,161 @@
+import { describe, expect, test } from "bun:test";
+import { Scheduler, SchedulerRefused, spawn } from "../../src/index.ts";
+import type { Place, Priority } from "../../src/scheduler.ts";
+
+const MIB = 2 ** 20;
+const request = (
+  name: string,
+  { memory = 64 * MIB, priority = "normal" as Priority, signal = undefined as AbortSignal | undefined } = {},
+) => ({
+  name,
+  limits: { memory, processes: 1 },
+  priority,
+  signal,
+});
+/** Lets all that has been resolved go on. */
+const settled = () => new Promise((resolve) => setImmediate(resolve));
+
+/** Asks for places, and notes who got one. */
+function asking(scheduler: Scheduler) {
+  const admitted: string[] = [];
+  const places = new Map<string, Place>();
+  const ask = (name: string, how?: Parameters<typeof request>[1]) =>
+    scheduler.enter(request(name, how)).then((place) => {
+      admitted.push(name);
+      places.set(name, place);
+    });
+  return { admitted, places, ask };
+}
+
+describe("Scheduler.enter()", () => {
+  test("lets as many start at a time as it was told, and the next when one has started", async () => {
+    const { admitted, places, ask } = asking(new Scheduler({ starts: 2 }));
+    const all = ["a", "b", "c", "d"].map((name) => ask(name));
+    await settled();
+    expect(admitted).toEqual(["a", "b"]);
+    places.get("b")!.settled();
+    places.get("b")!.settled();
+    await settled();
+    expect(admitted).toEqual(["a", "b", "c"]);
+    places.get("a")!.leave();
+    await Promise.all(all);
+    expect(admitted).toEqual(["a", "b", "c", "d"]);
+  });
+
+  test("admits those of a higher priority first, and nobody past another of the same", async () => {
+    const { admitted, places, ask } = asking(new Scheduler({ actors: 1 }));
+    const names = ["first", "low 1", "normal 1", "high 1", "low 2", "high 2"];
+    const all = names.map((name) => ask(name, name === "first" ? {} : { priority: name.split(" ")[0] as Priority }));
+    for (const [index] of names.entries()) {
+      await settled();
+      expect(admitted).toHaveLength(index + 1);
+      places.get(admitted.at(-1)!)!.leave();
+    }
+    await Promise.all(all);
+    expect(admitted).toEqual(["first", "high 1", "high 2", "normal 1", "low 1", "low 2"]);
+  });
+
+  test("holds back who asks for more memory than is left, until it is", async () => {
+    const scheduler = new Scheduler({ memory: "100 MiB" });
+    const { admitted, places, ask } = asking(scheduler);
+    const all = [ask("large"), ask("next"), ask("small", { memory: MIB })];
+    await settled();
+    expect(admitted).toEqual(["large"]);
+    expect(scheduler.load).toMatchObject({ actors: 1, memory: 64 * MIB, waiting: 2 });
+    places.get("large")!.leave();
+    await Promise.all(all);
+    expect(admitted).toEqual(["large", "next", "small"]);
+    for (const place of places.values()) {
+      place.settled();
+      place.leave();
+      place.leave();
+    }
+    expect(scheduler.load).toEqual({ starts: 0, actors: 0, memory: 0, processes: 0, waiting: 0 });
+  });
+
+  test("rejects with SchedulerRefused what would never fit, saying what is full", async () => {
+    for (const [options, full] of [
+      [{ memory: "32 MiB" }, "memory"],
+      [{ memoryBytes: 1 }, "memory"],
+    ] as const) {
+      const error = await new Scheduler(options).enter(request("big")).catch((thrown) => thrown);
+      expect(error).toBeInstanceOf(SchedulerRefused);
+      expect(error).toMatchObject({
+        full,
+        message: expect.stringContaining("Cannot start big: 64 MiB is more than the "),
+      });
+    }
+  });
+
+  test("rejects with SchedulerRefused when its queue is full", async () => {
+    const { admitted, ask } = asking(new Scheduler({ actors: 1, queue: 1 }));
+    void ask("a");
+    void ask("b");
+    const error = await ask("c").catch((thrown) => thrown);
+    expect(error).toMatchObject({ name: "SchedulerRefused", full: "actors" });
+    expect(error.message).toBe("Cannot start c: 1 of 1 actors are taken, and 1 wait already");
+    expect(admitted).toEqual(["a"]);
+  });
+
+  test("rejects with the signal's reason who gives up waiting, and lets those behind pass", async () => {
+    const { admitted, ask } = asking(new Scheduler({ memory: "100 MiB" }));
+    const controller = new AbortController();
+    await ask("a");
+    const gone = ask("large", { signal: controller.signal }).catch((thrown) => thrown);
+    const small = ask("small", { memory: MIB });
+    await settled();
+    expect(admitted).toEqual(["a"]);
+    controller.abort(new Error("changed my mind"));
+    expect((await gone).message).toBe("changed my mind");
+    await small;
+    expect(admitted).toEqual(["a", "small"]);
+  });
+
+  test("throws for what is no amount", () => {
+    for (const options of [{ starts: 0 }, { actors: 1.5 }, { memory: "5" }, { queue: -1 }, { processes: Number.NaN }])
+      expect(() => new Scheduler(options)).toThrow(RangeError);
+    expect(() => new Scheduler({ memory: "1 MiB", memoryBytes: 1 })).toThrow(TypeError);
+  });
+});
+
+describe("spawn() with a scheduler", () => {
+  const module = new URL("fixtures/pooled.ts", import.meta.url);
+  const empty = { starts: 0, actors: 0, memory: 0, processes: 0, waiting: 0 };
+
+  test("gives back what it took, however the actor ends", async () => {
+    const scheduler = new Scheduler({ actors: 2 });
+    const killed = await spawn<typeof import("./fixtures/pooled.ts")>(module, { scheduler });
+    expect(scheduler.load).toEqual({ starts: 0, actors: 1, memory: 512 * MIB, processes: 1, waiting: 0 });
+    killed.kill();
+    await killed.exited;
+    const crashed = await spawn<typeof import("./fixtures/pooled.ts")>(module, { scheduler });
+    await crashed.call.exit(3).catch(() => {});
+    await crashed.exited;
+    await spawn(new URL("fixtures/throws.ts", import.meta.url), { scheduler }).catch(() => {});
+    await spawn(new URL("fixtures/nowhere.ts", import.meta.url), { scheduler }).catch(() => {});
+    expect(scheduler.load).toEqual(empty);
+  });
+
+  test("starts all of many, a few at a time", async () => {
+    const scheduler = new Scheduler({ starts: 2 });
+    let most = 0;
+    const started = Array.from({ length: 6 }, async () => {
+      await using actor = await spawn<typeof import("./fixtures/pooled.ts")>(module, { scheduler });
+      most = Math.max(most, scheduler.load.starts);
+      return await actor.call.add(1, 1);
+    });
+    expect(await Promise.all(started)).toEqual([2, 2, 2, 2, 2, 2]);
+    expect(most).toBeLessThanOrEqual(2);
+    expect(scheduler.load).toEqual(empty);
+  });
+
+  test("a module that never loads holds up nobody else's start", async () => {
+    const scheduler = new Scheduler({ starts: 1 });
+    const controller = new AbortController();
+    const hanging = spawn(new URL("fixtures/hangs.ts", import.meta.url), { scheduler, signal: controller.signal });
+    await using actor = await spawn<typeof import("./fixtures/pooled.ts")>(module, { scheduler });
+    expect(await actor.call.add(2, 2)).toBe(4);
+    controller.abort();
+    expect(await hanging.catch((error) => error.exit)).toEqual({ reason: "killed", by: "signal" });
+  });
+});
