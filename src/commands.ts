@@ -23,6 +23,8 @@ const USAGE = `caisson runs what you do not trust, in a sandbox that can reach n
   caisson explain --policy=file call      tells what a policy says of a call
   caisson learn script.ts [args]          runs it with nothing refused, and
   caisson learn -- program [args]         writes the policy that it needs
+  caisson top [--json] [PID]              shows what runs in programs of yours
+                                          that called exposeStatus()
   caisson bwrap [options] command         does what bubblewrap does
   caisson doctor [--json]                 tells what this machine can enforce,
                                           and what would fix the rest
@@ -118,6 +120,25 @@ not trust.
 
 Exit code: that of what was run; 1, 125, 127 and 2 as with caisson exec.`;
 
+const TOP = `Usage: caisson top [flags] [PID | path]
+
+Shows the actors and programs that run in hosts of this user, as they change:
+those that called exposeStatus(), or the one with this process id, or with its
+socket at this path (with a / in it). Where standard input or output is no
+terminal, it shows them once.
+
+CPU% is of one processor, in the last interval; what is seen for the first time
+shows that of its whole life. IN and OUT are messages to it and from it.
+
+  --json               a line of JSON for each host and interval
+  --once               once, and no more
+  --interval=time      from 100ms to 1min, or else 1s
+
+Keys: q quits, c, m and n order by CPU, memory and name, j and k move.
+
+Exit code: 0; 1 where no host is found, or one cannot be read; 2 for a command
+that makes no sense.`;
+
 const COMMANDS: Readonly<Record<string, (args: readonly string[]) => Promise<number>>> = {
   async run(args) {
     const command = commandOf(args, process.env);
@@ -145,6 +166,11 @@ const COMMANDS: Readonly<Record<string, (args: readonly string[]) => Promise<num
     const { learn, learnCommandOf } = await import("./learn.ts");
     const command = learnCommandOf(args, process.env);
     return command === undefined ? await tell(LEARN) : await learn(command);
+  },
+  async top(args) {
+    const { top, topCommandOf } = await import("./top.ts");
+    const command = topCommandOf(args);
+    return command === undefined ? await tell(TOP) : await top(command);
   },
   async bwrap(args) {
     const { bwrap } = await import("./bubble.ts");

@@ -36,10 +36,27 @@ export function denials(): DenialReader {
   return new Reader(everywhere);
 }
 
+/** How many count what is refused, and read none of it. */
+let counting = 0;
+
+/** Has what is refused to anybody in this process counted from here on, although nobody may read it. */
+export function countDenials(): Disposable {
+  counting++;
+  let over = false;
+  return {
+    [Symbol.dispose]() {
+      if (!over) counting--;
+      over = true;
+    },
+  };
+}
+
 /** The denials of one actor or program. */
 export class Denials implements AsyncIterable<DenialEvent> {
   /** Whose they are: the name of the actor, or of the program. */
   readonly actor: string;
+  /** How many there were while anybody read or counted, those included that came too fast to be looked at. */
+  count = 0;
   #readers: Set<Reader> | undefined;
   /** Of what was asked for before it began: what the first one to read finds. */
   #early: Reader | undefined;
@@ -57,9 +74,9 @@ export class Denials implements AsyncIterable<DenialEvent> {
     this.#early = this[Symbol.asyncIterator]();
   }
 
-  /** Whether anybody reads: nothing needs to be found out where nobody does. */
+  /** Whether anybody reads or counts: nothing needs to be found out where nobody does. */
   get wanted(): boolean {
-    return everywhere.size > 0 || (this.#readers !== undefined && this.#readers.size > 0);
+    return counting > 0 || everywhere.size > 0 || (this.#readers !== undefined && this.#readers.size > 0);
   }
 
   /** Reports what a wall told of. */
@@ -87,12 +104,14 @@ export class Denials implements AsyncIterable<DenialEvent> {
   }
 
   #pass(denial: Denial): void {
+    this.count++;
     for (const reader of this.#readers ?? []) reader.take(denial);
     for (const reader of everywhere) reader.take(denial);
   }
 
   /** Tells of denials that came too fast to be looked at. */
   lose(count: number): void {
+    this.count += count;
     for (const reader of this.#readers ?? []) reader.lose(count);
     for (const reader of everywhere) reader.lose(count);
   }

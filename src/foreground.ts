@@ -23,6 +23,8 @@ export interface Person {
   types(bytes: Uint8Array): void | Promise<void>;
   /** Makes the window another size. */
   resizes?(size: WindowSize): void;
+  /** Is about to have the shell's prompt: what is on the screen goes now. */
+  leaves?(): void;
 }
 
 /** At most one at a time. Modes are set by calls of our own: `process.stdin` keeps state of its own, and would read ahead. */
@@ -73,6 +75,7 @@ export class Foreground implements Disposable {
    * continues us; at once where no shell could.
    */
   suspend(): void {
+    this.#person.leaves?.();
     this.restore();
     process.off("SIGTSTP", this.#suspend);
     // Not SIGSTOP: of this one the kernel spares groups that nobody would continue.

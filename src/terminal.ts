@@ -29,7 +29,8 @@ export async function say(text: string, to: Standard = 2): Promise<void> {
   await writerOf(to)(`${lines}\n`).catch(() => {});
 }
 
-function writerOf(to: Standard): (data: string | Uint8Array) => Promise<void> {
+/** Writes to one of our streams as it is, no faster than it is taken. Rejects when nobody takes it any more. */
+export function writerOf(to: Standard): (data: string | Uint8Array) => Promise<void> {
   const sink = (to === 1 ? Bun.stdout : Bun.stderr).writer();
   return async (data) => {
     if (data.length === 0) return;

@@ -37,6 +37,14 @@ export function askForSender(kernel: Kernel, socket: number): void {
   kernel.call("setsockopt", socket, SOL.SOCKET, SO.PASSCRED, on, on.length);
 }
 
+/** Who is at the other end of a connected unix socket, as of when it connected; as this process numbers them. `SO_PEERCRED` of unix(7) */
+export function peerCredentials(kernel: Kernel, socket: number): ReturnType<typeof UCRED.decode> {
+  const credentials = new Uint8Array(UCRED.size);
+  const length = new Uint8Array(Uint32Array.of(UCRED.size).buffer);
+  kernel.call("getsockopt", socket, SOL.SOCKET, SO.PEERCRED, credentials, length);
+  return UCRED.decode(credentials);
+}
+
 /** Sends one packet with descriptors beside it. `sendmsg(2)`, `SCM_RIGHTS` of unix(7). @param flags MSG */
 export function sendDescriptors(
   kernel: Kernel,
