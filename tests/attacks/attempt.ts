@@ -1,5 +1,5 @@
 /** Attacks that a native program makes: `fixtures/attempt.c`, compiled once, and what it prints taken apart. */
-import { chmodSync, copyFileSync, mkdirSync } from "node:fs";
+import { chmodSync, copyFileSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { testIf } from "../syscalls/requirement.ts";
@@ -8,12 +8,12 @@ import { scratch } from "./arena.ts";
 const cc = Bun.which("cc") ?? Bun.which("gcc");
 export const testAttempt = testIf("cc", cc !== null, "there is no C compiler (Debian: gcc and libc6-dev)");
 
-/** A directory with the program in it, statically linked: it needs nothing of the root that it runs in. */
-export function arsenal(): ReturnType<typeof scratch> & { readonly program: string } {
+/** A directory with the program in it, or another one of the fixtures, statically linked: it needs nothing of the root that it runs in. */
+export function arsenal(name = "attempt"): ReturnType<typeof scratch> & { readonly program: string } {
   const base = scratch();
-  const program = join(base.path, "attempt");
+  const program = join(base.path, name);
   if (cc !== null) {
-    const source = fileURLToPath(new URL("./fixtures/attempt.c", import.meta.url));
+    const source = fileURLToPath(new URL(`./fixtures/${name}.c`, import.meta.url));
     const { exitCode, stderr } = Bun.spawnSync([cc, "-O1", "-static", "-o", program, source]);
     if (exitCode !== 0) throw new Error(stderr.toString());
     chmodSync(program, 0o755);
@@ -36,6 +36,19 @@ export function tree(base: ReturnType<typeof arsenal>, name: string, directories
 export function said(output: string | Buffer): string[] {
   const lines = output.toString().trim().split("\n");
   return lines.map((line) => line.split(" ").at(-1)!);
+}
+
+/** The processes whose program this is. */
+export function survivors(program: string): string[] {
+  return readdirSync("/proc").filter((pid) => /^\d+$/.test(pid) && commandOf(pid).startsWith(`${program}\0`));
+}
+
+export function commandOf(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "latin1");
+  } catch {
+    return ""; // it ended meanwhile
+  }
 }
 
 /** Whether the kernel did it. */

@@ -332,7 +332,7 @@ describe("in any actor", () => {
     for (const number of found) {
       const target = readlinkSync(`/proc/${fresh.pid}/fd/${number}`).replace(/:\[\d+\]$/, "");
       if (number < 3) expect(target).toBe("/dev/null");
-      else if (number === 4 || number === 5)
+      else if (number === 3 || number === 4)
         expect(target).toBe("socket"); // the data lane, the descriptor lane
       else expect(target).toMatch(/^anon_inode:\[(eventpoll|eventfd|timerfd)\]$/);
     }

@@ -11,7 +11,7 @@ import type { Process } from "../../src/process.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { F } from "../../syscalls/linux/numbers.ts";
 import { failure, until } from "./arena.ts";
-import { against, arsenal, done, said, testAttempt, VM_READ } from "./attempt.ts";
+import { against, arsenal, commandOf, done, said, survivors, testAttempt, VM_READ } from "./attempt.ts";
 
 setDefaultTimeout(60_000); // the machine may have other things to do
 
@@ -255,7 +255,7 @@ describe("limits", () => {
   });
 
   testAttempt("output: LimitExceeded, with the program gone", async () => {
-    const error = await failure(attempt(["flood"], { maxOutput: "1 MiB" }));
+    const error = await failure(attempt(["flood"], { sandbox: { limits: { output: "1 MiB" } } }));
     expect(error).toBeInstanceOf(LimitExceeded);
     await until(() => survivors(base.program).length === 0);
   });
@@ -304,17 +304,4 @@ function parentOf(pid: string): string | undefined {
   } catch {
     return undefined; // it ended meanwhile
   }
-}
-
-function commandOf(pid: string): string {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, "latin1");
-  } catch {
-    return "";
-  }
-}
-
-/** The processes whose program this is. */
-function survivors(program: string): string[] {
-  return readdirSync("/proc").filter((pid) => /^\d+$/.test(pid) && commandOf(pid).startsWith(`${program}\0`));
 }
