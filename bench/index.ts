@@ -1,5 +1,18 @@
 /** Runs the benches, or those that are named: `bun bench/index.ts [name...]`. Each is a question, in a process of its own. */
-const BENCHES = ["spawn", "calls", "messages", "bytes", "memory", "containers", "filter", "notify"] as const;
+const BENCHES = [
+  "spawn",
+  "calls",
+  "messages",
+  "turns",
+  "bytes",
+  "memory",
+  "containers",
+  "filter",
+  "notify",
+  "limits",
+  "pool",
+  "crowd",
+] as const;
 
 const names = process.argv.slice(2);
 const unknown = names.filter((name) => !(BENCHES as readonly string[]).includes(name));

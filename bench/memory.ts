@@ -1,7 +1,7 @@
 /** What does one more cost in memory? Ten actors, ten processes of the same code and ten workers, each beside one that runs already. */
-import { readFileSync } from "node:fs";
 import { type Actor, spawn } from "../src/index.ts";
 import { compare, digits, median, quantile, type Sample, table } from "./measure.ts";
+import { shareOf } from "./pss.ts";
 
 const COUNT = 10;
 const ROUNDS = 3;
@@ -57,12 +57,6 @@ async function startWorker(): Promise<Running> {
       return closed;
     },
   };
-}
-
-/** The share of memory that is a process's own or its part of what several have mapped, in MiB. `proc_pid_smaps(5)` */
-function shareOf(process: number | "self"): number {
-  const text = readFileSync(`/proc/${process}/smaps_rollup`, "utf8");
-  return Number(/^Pss: +(\d+) kB$/m.exec(text)?.[1]) / 1024;
 }
 
 const CONTESTANTS = [

@@ -64,7 +64,7 @@ function imported(code: string): string {
 
 const pages = new Map(
   [
-    ...["docs/containers.md", "docs/egress.md", "docs/policy.md"],
+    ...["docs/containers.md", "docs/egress.md", "docs/limits.md", "docs/policy.md", "docs/supervision.md"],
     ...["README.md#Policies", "README.md#Programs and containers"],
   ].map((page) => [page, blocksOf(page)]),
 );
@@ -74,7 +74,8 @@ const temporary = mkdtempSync(join(tmpdir(), "caisson-recipes-"));
 afterAll(() => rmSync(temporary, { recursive: true }));
 mkdirSync(join(temporary, "node_modules"));
 symlinkSync(project, join(temporary, "node_modules/caisson"));
-symlinkSync(join(project, "node_modules/@types"), join(temporary, "node_modules/@types"));
+for (const scope of ["@types", "@opentelemetry"])
+  symlinkSync(join(project, "node_modules", scope), join(temporary, "node_modules", scope));
 const place = join(temporary, "place");
 mkdirSync(place);
 for (const { file, code } of [...pages.values()].flat()) writeFileSync(join(temporary, file), code);

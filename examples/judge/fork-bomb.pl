@@ -1,0 +1,2 @@
+# Hostile: as many processes as there can be.
+fork while 1;

@@ -1,0 +1,2 @@
+# Hostile: takes no processor time, and never ends.
+sleep;

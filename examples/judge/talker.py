@@ -1,0 +1,3 @@
+# Hostile: prints until somebody stops it.
+while True:
+    print(6)
