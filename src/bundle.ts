@@ -137,7 +137,8 @@ async function buildBoot(): Promise<string> {
   // What the boot file has of these is there once: the kernel's trap could not be made again.
   const reach = await functionOf("./reach.ts", [lean, leave(/[/](descriptor|frame|kernel|message|socket)\.ts$/)]);
   const late = `
-    import { textOf } from ${TEXTS};
+    import { forget, textOf } from ${TEXTS};
+    export { forget };
     export const loadReach = (inside) => ${called('textOf("reach")', "() => inside")};`;
   const boot = await functionOf("./boot.ts", [
     leave(/^caisson:texts$/),
@@ -150,7 +151,10 @@ async function buildBoot(): Promise<string> {
   return `// @bun
 import * as ffi from "bun:ffi";
 const waiting = { ${comment("codec", codec)}, ${comment("reach", reach)} };
-const texts = { textOf: (name) => waiting[name].toString().slice(name.length + 6, -3).replaceAll("*\\0/", "*/") };
+const texts = {
+  textOf: (name) => waiting[name].toString().slice(name.length + 6, -3).replaceAll("*\\0/", "*/"),
+  forget: (url) => void delete import.meta.require.cache[url],
+};
 ${called(JSON.stringify(`${boot}\n//# sourceURL=${BOOT_NAME}`), modules)};
 `;
 }

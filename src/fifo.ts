@@ -3,6 +3,15 @@ export class Fifo<T> {
   readonly #items: (T | undefined)[] = [];
   #head = 0;
 
+  get length(): number {
+    return this.#items.length - this.#head;
+  }
+
+  /** The one that is shifted next. */
+  peek(): T | undefined {
+    return this.#items[this.#head];
+  }
+
   push(item: T): void {
     this.#items.push(item);
   }

@@ -5,3 +5,8 @@ import type * as Reaching from "./reach.ts";
 export function loadReach(_inside: object): typeof Reaching {
   return require("./reach.ts") as typeof Reaching;
 }
+
+/** Takes a module out of the registry, where the next one could find it. */
+export function forget(url: string): void {
+  delete require.cache[url];
+}

@@ -15,14 +15,17 @@ export function harmless(text: string): string {
   });
 }
 
-/** Passes lines on, each with the actor's name. Holds one line at most. */
-export function passOn(name: string, print: (line: string) => void): { push(bytes: Uint8Array): void; end(): void } {
+/** Passes lines on, each with the name that the actor has by then. Holds one line at most. */
+export function passOn(
+  name: () => string,
+  print: (line: string) => void,
+): { push(bytes: Uint8Array): void; end(): void } {
   const decoder = new TextDecoder();
   let line = "";
   let total = 0;
-  const label = `[${harmless(name)}] `;
   const put = (text: string) => {
     if (total > TOTAL) return;
+    const label = `[${harmless(name())}] `;
     const printed = label + harmless(text);
     print(printed);
     total += printed.length + LINE_COST;

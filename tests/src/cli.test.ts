@@ -297,6 +297,9 @@ describe("caisson run", () => {
     for (const [flag, told] of [
       ["--read=not-there", "Cannot grant"],
       ["--memory=lots", "as --memory"],
+      ["--cpu-time=5", 'Cannot use "5" as --cpu-time: a number and one of ms, s, min, h is expected, as in "5 s"'],
+      ["--disk-write=1MiB", 'as in "10 MiB/s"'],
+      ["--cpu=0", "as --cpu: 0.01 cpu at least is expected"],
       ["--read=/proc", "belongs to the kernel"],
     ] as const) {
       const { code, err } = await caisson(["run", flag, name]);
@@ -426,13 +429,18 @@ describe("commandOf()", () => {
   test("takes flags up to the script, and leaves the script's its own", () => {
     expect(
       commandOf(
-        ["--read=a,b", "--read=c,,d", "--write=e", "--env=LANG", "--memory=1GiB", "--wall-time=3", "s.ts", "--read=f"],
+        ["--read=a,b", "--read=c,,d", "--write=e", "--env=LANG", "--memory=1GiB", "--wall-time=3s", "s.ts", "--read=f"],
         env,
       ),
     ).toEqual({
       script: "s.ts",
       args: ["--read=f"],
-      sandbox: { read: ["a", "b", "c,d"], write: ["e"], env: { LANG: "C" }, limits: { memory: "1GiB", wallTime: 3 } },
+      sandbox: {
+        read: ["a", "b", "c,d"],
+        write: ["e"],
+        env: { LANG: "C" },
+        limits: { memory: "1GiB", wallTime: "3s" },
+      },
     });
   });
 
@@ -464,6 +472,7 @@ describe("commandOf()", () => {
     [["-x", "s.ts"], "Cannot understand -x: there is no such flag"],
     [["--toString=a", "s.ts"], "there is no such flag"],
     [["--read=a"], "the path of a script is expected"],
+    [["--processes=2", "s.ts"], "there is no such flag"],
   ])("%j is a UsageError", (args, told) => {
     expect(() => commandOf(args, env)).toThrow(UsageError);
     expect(() => commandOf(args, env)).toThrow(told);

@@ -126,7 +126,7 @@ describe("in pipes", () => {
     [["--unveil=not-there:r", "ls"], 2, "Cannot grant"],
     [["--promises=stdio inte", "ls"], 2, 'Cannot promise "inte"'],
     [["--net=example.com", "ls"], 2, '"host:port" is expected'],
-    [["--processes=some", "ls"], 2, '--processes is "some": expected a whole number'],
+    [["--processes=some", "ls"], 2, 'Cannot use "some" as --processes: a whole number from 1'],
     [["--tmp=lots", "ls"], 2, "the size of /tmp"],
   ])("%j ends with %d", async (args, code, told) => {
     const ended = await caisson(args);
@@ -483,7 +483,12 @@ describe("programCommandOf()", () => {
       tmp: "64MiB",
       plain: false,
     });
-    expect(programCommandOf(["--tmp=1000", "ls"], {})?.tmp).toBe(1000);
+    expect(programCommandOf(["--tmp=1kB", "ls"], {})?.tmp).toBe("1kB");
+    expect(programCommandOf(["--cpu=0.5", "--disk-read=1MiB/s", "--swap=0B", "ls"], {})?.sandbox.limits).toEqual({
+      cpu: 0.5,
+      diskRead: "1MiB/s",
+      swap: "0B",
+    });
     expect(programCommandOf(["--help"], {})).toBeUndefined();
     expect(
       programCommandOf(

@@ -4,7 +4,7 @@ import { mkdtempSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Denial } from "../../src/denial.ts";
-import { Denials } from "../../src/denials.ts";
+import { countDenials, Denials } from "../../src/denials.ts";
 import { type DenialEvent, denials, exec, network, spawn } from "../../src/index.ts";
 import { testIf } from "../syscalls/requirement.ts";
 
@@ -32,6 +32,19 @@ describe("Denials", () => {
     const everything = denials();
     expect(own.wanted).toBe(true);
     everything.end();
+    expect(own.wanted).toBe(false);
+  });
+
+  test("are wanted and counted while somebody counts, although nobody reads", () => {
+    const own = new Denials("a");
+    const counting = [countDenials(), countDenials()];
+    own.report(made("/x"));
+    own.report(made("/x"));
+    own.lose(3);
+    expect({ wanted: own.wanted, count: own.count }).toEqual({ wanted: true, count: 5 });
+    for (const each of [counting[0]!, counting[0]!]) each[Symbol.dispose]();
+    expect(own.wanted).toBe(true);
+    counting[1]![Symbol.dispose]();
     expect(own.wanted).toBe(false);
   });
 

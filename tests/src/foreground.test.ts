@@ -65,6 +65,7 @@ describe("suspend()", () => {
     const { person, pid, before } = await started();
     for (let times = 0; times < 3; times++) {
       await person.types("\x1a");
+      await person.sees("<leaves>");
       await person.sees("<prompt>");
       expect(stateOf(pid)).toBe("T");
       expect(person.modes).toEqual(before);

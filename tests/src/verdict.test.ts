@@ -24,6 +24,7 @@ function situation(kind: Situation["kind"], granted: Sandbox = {}): Situation {
       memory: ["RLIMIT_DATA"],
       cpu: [],
       time: [],
+      disk: [],
     },
     directory: "/",
     look: (path) =>

@@ -5,6 +5,7 @@ import { ProtocolViolation } from "../../src/error.ts";
 import type { Descriptors } from "../../src/frame.ts";
 import { LIMITS, type Limits } from "../../src/link.ts";
 import { Splitter } from "../../src/splitter.ts";
+import type { Turns } from "../../src/turns.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { SOCK } from "../../syscalls/linux/constants.ts";
 import { socketPair } from "../../syscalls/linux/socket.ts";
@@ -60,6 +61,8 @@ export function cleanUp(): void {
 interface Given {
   readonly hooks?: Hooks;
   readonly limits?: Partial<Limits>;
+  /** By which this end hands out messages. */
+  readonly turns?: Turns;
   /** What the actor's module exports, and the code that the host sends for it. */
   readonly names?: readonly string[];
   readonly source?: string;
@@ -88,6 +91,7 @@ export async function link(host: Given = {}, actor: Given = {}) {
     role: "host",
     descriptors: lanes[0],
     limits: host.limits ?? {},
+    ...(host.turns && { turns: host.turns }),
     hooks: {
       ...host.hooks,
       onHello(report) {
