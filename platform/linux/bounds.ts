@@ -1,20 +1,30 @@
 /** The limits that something is kept to by a control group, while it runs; and what the group proves of its end. */
 
 import { cpus } from "node:os";
-import { type Counters, type Ended, type Limits, NotEnforced } from "../platform.ts";
+import {
+  type ContainerPlan,
+  type Counters,
+  type Ended,
+  type Guarantee,
+  type Limits,
+  NotEnforced,
+  type ProcessPlan,
+} from "../platform.ts";
+import { type Abilities, abilities } from "./abilities.ts";
 import type { Counts } from "./cgroup/counts.ts";
 import { disksOf } from "./cgroup/disks.ts";
 import { Group } from "./cgroup/group.ts";
 import type { Controller } from "./cgroup/hierarchy.ts";
 import type { Budget } from "./cgroup/settings.ts";
 import { type Growth, watchGrowth } from "./growth.ts";
+import { groupLacks, writtenLack } from "./plan.ts";
 import { shareOfTree } from "./usage.ts";
 
 /** What is kept to limits. */
 export interface Bounded {
   readonly limits: Limits;
-  /** What it needs beside what its limits let it have: bytes of memory, and whether its threads are its own affair. */
-  readonly own?: { readonly memory: number; readonly threads: boolean };
+  /** Of one process, whose threads are its own affair: what memory it needs beside what its limits let it have, in bytes. */
+  readonly own?: number;
   /** Paths whose disks its rates are about. */
   readonly paths: readonly string[];
   /** Whether there is no PID namespace whose end ends all of it. */
@@ -26,9 +36,9 @@ export interface Bounded {
 /** What a group is to keep. */
 function budgetOf({ limits, own, paths }: Bounded): Budget {
   return {
-    memory: limits.memory + (own?.memory ?? 0),
+    memory: limits.memory + (own ?? 0),
     swap: limits.swap ?? 0,
-    processes: own?.threads === true ? undefined : limits.processes + HAND,
+    processes: own === undefined ? limits.processes + HAND : undefined,
     cpu: limits.cpu,
     diskRead: limits.diskRead,
     diskWrite: limits.diskWrite,
@@ -87,7 +97,7 @@ export class Bounds {
       ...(limits.disk === undefined ? [] : ["io" as const]),
       ...(scattered ? ["kill" as const] : []),
     ];
-    this.#warning = limits.memoryWarning === undefined ? undefined : limits.memoryWarning + (bounded.own?.memory ?? 0);
+    this.#warning = limits.memoryWarning === undefined ? undefined : limits.memoryWarning + (bounded.own ?? 0);
     this.#group = bounded.governed
       ? Group.make(budgetOf(bounded), counted)
       : Group.make(
@@ -175,4 +185,42 @@ export class Bounds {
 /** Which limit had something ended, if the counts prove that one did. */
 function limitOf(counts: Counts): "memory" | undefined {
   return (counts.memoryEnds ?? 0) > 0 ? "memory" : undefined;
+}
+
+/** What each program of a container is limited to by itself, where it does not say so. */
+export function rlimitsOf({ limits, namespaces }: ContainerPlan): ProcessPlan["limits"] {
+  if (limits === undefined) return {};
+  const { memory, processes, files, fileSize, cpuTime } = limits;
+  return {
+    DATA: BigInt(memory),
+    FSIZE: BigInt(fileSize),
+    NOFILE: BigInt(files),
+    ...(cpuTime === undefined ? {} : { CPU: BigInt(Math.ceil(cpuTime) + 1) }),
+    // Without a namespace for users all that our user runs would count.
+    ...(namespaces.includes("user") ? { NPROC: BigInt(processes) } : {}),
+  };
+}
+
+/** What keeps a container to its limits; undefined for one that has none. Throws NotEnforced for a limit that nothing here can keep. */
+export function boundsOf({ limits, namespaces, root }: ContainerPlan, sandboxed: boolean): Bounds | undefined {
+  if (limits === undefined) return undefined;
+  // What runs in a user's container is that user outside, who owns the group, and may mount and move there; in a sandbox it may not.
+  const governed = sandboxed || abilities().root;
+  const able = governed ? abilities() : ungoverned(abilities());
+  // Of a sandbox that was said before, and perhaps allowed.
+  const written = writtenLack(limits, able);
+  const lacks: ReturnType<typeof groupLacks> = { ...groupLacks(limits, able), ...(written && { disk: written }) };
+  const [lack] = sandboxed ? [] : Object.entries(lacks);
+  if (lack !== undefined) throw new NotEnforced(lack[0] as Guarantee, ...lack[1], { allowable: false });
+  const lent = (root?.mounts ?? []).flatMap((each) => (each.kind === "bind" ? [each.source] : []));
+  return new Bounds({ limits, paths: ["/", ...lent], scattered: !namespaces.includes("pid"), governed });
+}
+
+/** A machine whose control groups keep nothing of what is asked for. */
+function ungoverned(able: Abilities): Abilities {
+  const reason = "what runs in a container of an ordinary user can change its own group";
+  const refusals = Object.fromEntries(
+    Object.keys(able.groups ?? {}).map((controller) => [`cgroup ${controller}`, reason]),
+  );
+  return { ...able, groups: {}, refusals: { ...able.refusals, ...refusals } };
 }

@@ -93,7 +93,7 @@ function build(
   const mapped = plan.mapped.map((bind) => trees.use(mappedTree(bind)).number);
   const bounds = new Bounds({
     limits: policy.limits,
-    own: { memory: IDLE_RESIDENT, threads: true },
+    own: IDLE_RESIDENT,
     paths: ["/", ...pathsOf(policy).map(({ source }) => source)],
     scattered: (plan.namespaces & CLONE.NEWPID) === 0n,
     governed: true,

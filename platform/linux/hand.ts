@@ -32,20 +32,19 @@ import {
   type ContainerPlan,
   type Counters,
   type Ended,
-  type Guarantee,
   type Mount,
   type Namespace,
   NotEnforced,
   type ProcessPlan,
   type Running,
 } from "../platform.ts";
-import { type Abilities, abilities, NAMESPACES as NAMESPACE_FLAGS } from "./abilities.ts";
-import { Bounds } from "./bounds.ts";
+import { abilities, NAMESPACES as NAMESPACE_FLAGS } from "./abilities.ts";
+import { type Bounds, boundsOf, rlimitsOf } from "./bounds.ts";
 import { becomeProgram } from "./execute.ts";
 import { Batch, NEWS, NEWS_SIZE, type Prepared, STRINGS } from "./frame.ts";
 import { mappedTree } from "./idmap.ts";
 import { endPuppet, holdChild, type Puppet, startPuppet } from "./launch.ts";
-import { groupLacks, type Plan, PROC_REMEDY, writtenLack } from "./plan.ts";
+import { type Plan, PROC_REMEDY } from "./plan.ts";
 import { PuppetKernel } from "./remote.ts";
 import { type Attempting, furnish } from "./root.ts";
 import { childByInnerPid, countersOfTree, grouped, risen, rising, Tally } from "./usage.ts";
@@ -665,44 +664,6 @@ export class Hand implements Contained {
       ...proven,
     };
   }
-}
-
-/** What each program of a container is limited to by itself, where it does not say so. */
-function rlimitsOf({ limits, namespaces }: ContainerPlan): ProcessPlan["limits"] {
-  if (limits === undefined) return {};
-  const { memory, processes, files, fileSize, cpuTime } = limits;
-  return {
-    DATA: BigInt(memory),
-    FSIZE: BigInt(fileSize),
-    NOFILE: BigInt(files),
-    ...(cpuTime === undefined ? {} : { CPU: BigInt(Math.ceil(cpuTime) + 1) }),
-    // Without a namespace for users all that our user runs would count.
-    ...(namespaces.includes("user") ? { NPROC: BigInt(processes) } : {}),
-  };
-}
-
-/** What keeps a container to its limits; undefined for one that has none. Throws NotEnforced for a limit that nothing here can keep. */
-function boundsOf({ limits, namespaces, root }: ContainerPlan, sandboxed: boolean): Bounds | undefined {
-  if (limits === undefined) return undefined;
-  // What runs in a user's container is that user outside, who owns the group, and may mount and move there; in a sandbox it may not.
-  const governed = sandboxed || abilities().root;
-  const able = governed ? abilities() : ungoverned(abilities());
-  // Of a sandbox that was said before, and perhaps allowed.
-  const written = writtenLack(limits, able);
-  const lacks = { ...groupLacks(limits, able), ...(written && { disk: written }) };
-  const [lack] = sandboxed ? [] : Object.entries(lacks);
-  if (lack !== undefined) throw new NotEnforced(lack[0] as Guarantee, ...lack[1], { allowable: false });
-  const lent = (root?.mounts ?? []).flatMap((each) => (each.kind === "bind" ? [each.source] : []));
-  return new Bounds({ limits, paths: ["/", ...lent], scattered: !namespaces.includes("pid"), governed });
-}
-
-/** A machine whose control groups keep nothing of what is asked for. */
-function ungoverned(able: Abilities): Abilities {
-  const reason = "what runs in a container of an ordinary user can change its own group";
-  const refusals = Object.fromEntries(
-    Object.keys(able.groups ?? {}).map((controller) => [`cgroup ${controller}`, reason]),
-  );
-  return { ...able, groups: {}, refusals: { ...able.refusals, ...refusals } };
 }
 
 /** A program that runs, and whom to tell of it. */

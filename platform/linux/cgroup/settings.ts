@@ -51,10 +51,16 @@ export function settingsOf(budget: Budget, version: 1 | 2, controllers: readonly
 
 type Placed = readonly [Controller, Setting];
 
-function unified({ memory, swap, processes, cpu, ...disk }: Budget): Placed[] {
+/** Settings, and what adds one. */
+function list() {
   const settings: Placed[] = [];
   const set = (controller: Controller, file: string, value: string | number, maybe = false) =>
     settings.push([controller, { file, value: `${value}`, ...(maybe ? { maybe } : {}) }]);
+  return { settings, set };
+}
+
+function unified({ memory, swap, processes, cpu, ...disk }: Budget): Placed[] {
+  const { settings, set } = list();
   if (memory !== undefined) {
     set("memory", "memory.max", memory);
     // One process of several that is missing is worse than all of them ended.
@@ -74,9 +80,7 @@ function unified({ memory, swap, processes, cpu, ...disk }: Budget): Placed[] {
 }
 
 function legacy({ memory, swap, processes, cpu, ...disk }: Budget): Placed[] {
-  const settings: Placed[] = [];
-  const set = (controller: Controller, file: string, value: string | number, maybe = false) =>
-    settings.push([controller, { file, value: `${value}`, ...(maybe ? { maybe } : {}) }]);
+  const { settings, set } = list();
   if (memory !== undefined) {
     set("memory", "memory.limit_in_bytes", memory);
     // Both together; the kernel wants this one behind the other. It has none where swap is not counted.
