@@ -80,6 +80,11 @@ export class Assembler {
     return this.#memory([0x89], from, to, width, `mov ${place(to, width)},${name(from, width)}`);
   }
 
+  /** `xchg [memory], r32`, which no other thread comes between. */
+  exchange(at: Memory, register: Register): this {
+    return this.#memory([0x87], register, at, 32, `xchg ${place(at, 32)},${NAMES_32[register]}`);
+  }
+
   /** `lea r64, [memory]` */
   address(to: Register, of: Memory): this {
     return this.#memory([0x8d], to, of, 64, `lea ${NAMES_64[to]},${place(of)}`);

@@ -1,8 +1,8 @@
 /** Frames: calls that travel together, laid out as the puppet takes them. */
-import { SystemError } from "../../syscalls/error.ts";
-import { type Argument, describe, type Kernel, numberOf, type SyscallName, text } from "../../syscalls/kernel.ts";
+import { type Argument, type Kernel, numberOf, type SyscallName, text } from "../../syscalls/kernel.ts";
 import { RUSAGE_SIZE, SIGINFO_SIZE } from "../../syscalls/linux/process.ts";
 import { Memory, type Target } from "../../syscalls/struct.ts";
+import { refusalOf } from "./advice.ts";
 
 /** Where the puppet's one buffer lies: fixed, so that the host knows every address inside. */
 export const BUFFER = 0x800000;
@@ -156,7 +156,7 @@ export function layOut(entries: readonly Entry[], base: number, header: number, 
         const { name, args } = entries[made]!;
         // What was the result of an earlier call, the reader wants to see.
         const given = args.map((arg) => (typeof arg === "number" && arg >= TO_COME ? results[arg - TO_COME]! : arg));
-        throw new SystemError(name, -results[made]!, describe(given));
+        throw refusalOf(name, -results[made]!, given);
       }
       return results;
     },

@@ -12,6 +12,7 @@ import { signalProcess } from "../../syscalls/linux/signal.ts";
 import { socketPair } from "../../syscalls/linux/socket.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
 import { runAnchored } from "./anchor.ts";
+import { servant } from "./estate.ts";
 import { Batch, layOut, STRINGS } from "./frame.ts";
 import { carryOut, puppetImage } from "./puppet.ts";
 import { PuppetKernel } from "./remote.ts";
@@ -87,13 +88,14 @@ export interface Start {
 }
 
 /**
- * Starts a puppet. The calling thread waits for as long as the kernel takes to make the namespaces, a millisecond at most.
+ * Starts a puppet, which serves this realm. The calling thread waits for as long as the kernel takes to make the namespaces, a millisecond at most.
  * Throws the SystemError of `clone3`, or of the call that failed in the child.
  */
 export function startPuppet({ namespaces, descriptors, placed = new Map() }: Start): Puppet {
   const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
-  using socket = new Descriptor(ours);
   using strings = new Descriptor(theirs);
+  using unfinished = new DisposableStack();
+  const socket = unfinished.use(servant(ours));
   const entries = new Batch();
   // Whoever passes no standard streams gets the strings there, so that no file opened later takes their numbers.
   const standard = Array.from({ length: STRINGS }, (_, index) => descriptors[index] ?? strings.number);
@@ -117,17 +119,20 @@ export function startPuppet({ namespaces, descriptors, placed = new Map() }: Sta
     pidfd.close();
     frame.results(block, entries.entries.length - left);
   }
-  return { pid, pidfd, socket: new Descriptor(socket.take()), kernel: new PuppetKernel(ours) };
+  unfinished.move();
+  return { pid, pidfd, socket, kernel: new PuppetKernel(ours) };
 }
 
-/** A descriptor of a child that another puppet cloned for us. Without one the child is ended, for nobody could reap it later. */
+/** A descriptor of a child that was cloned for us, and serves this realm. Without one the child is ended, for nobody could reap it later. */
 export function holdChild(pid: number): Descriptor {
   try {
-    // A child of ours keeps its number until it is reaped.
-    return new Descriptor(openProcess(self, pid));
+    return servant(openProcess(self, pid));
   } catch (error) {
-    self.call("kill", pid, SIG.KILL);
-    self.call("wait4", pid, null, WALL, null);
+    // One that has ended keeps its number until another realm takes it for an orphan. Then that may be a stranger's.
+    if (!(error instanceof SystemError && error.code === "ESRCH")) {
+      self.call("kill", pid, SIG.KILL);
+      self.call("wait4", pid, null, WALL, null);
+    }
     throw error;
   }
 }
@@ -148,7 +153,9 @@ export function endPuppet({ socket, pidfd }: Puppet): void {
 
 /** Runs the stub on a block: with `clone3`, and with `clone` where something answers that with ENOSYS, as container engines do. */
 function clone(block: DataView, base: number, namespaces: bigint): { pid: number; pidfd: Descriptor } {
-  const share = CLONE.VM | CLONE.VFORK | CLONE.PIDFD;
+  // When a Worker is terminated meanwhile, nobody would know that descriptor; a child that nobody holds is found (`orphans.ts`).
+  const held = Bun.isMainThread ? CLONE.PIDFD : 0n;
+  const share = CLONE.VM | CLONE.VFORK | held;
   const pidfd = new Uint8Array(4);
   const call = (name: SyscallName, words: readonly bigint[]) => {
     [BigInt(numberOf(name)), ...words].forEach((word, index) => {
@@ -156,16 +163,19 @@ function clone(block: DataView, base: number, namespaces: bigint): { pid: number
     });
     return runAnchored(stub(), base);
   };
-  const args = CLONE_ARGS_STRUCT.encode({ flags: share | CLONE.CLEAR_SIGHAND | namespaces, pidfd: BigInt(ptr(pidfd)) });
+  const args = CLONE_ARGS_STRUCT.encode({
+    flags: share | CLONE.CLEAR_SIGHAND | namespaces,
+    pidfd: held && BigInt(ptr(pidfd)),
+  });
   let name: SyscallName = "clone3";
   let pid = call(name, [BigInt(ptr(args.bytes)), BigInt(CLONE_ARGS_STRUCT.size), 0n, 0n, 0n]);
   if (pid === -ERRNO.ENOSYS) {
     name = "clone";
     // Handlers of the host cannot run in the child, where every signal is blocked; its execve resets them.
-    pid = call(name, [share | namespaces, 0n, BigInt(ptr(pidfd)), 0n, 0n]);
+    pid = call(name, [share | namespaces, 0n, held && BigInt(ptr(pidfd)), 0n, 0n]);
   }
   if (pid < 0) throw new SystemError(name, -pid, `(${namesOf(namespaces)})`);
-  return { pid, pidfd: new Descriptor(new DataView(pidfd.buffer).getInt32(0, true)) };
+  return { pid, pidfd: held ? servant(new DataView(pidfd.buffer).getInt32(0, true)) : holdChild(pid) };
 }
 
 /** The names of namespaces by their flags, for people. */
@@ -181,23 +191,29 @@ function stub(): number {
   return made;
 }
 
-let sealed: number | undefined;
+let sealed: Descriptor | undefined;
 
-/** The descriptor of the puppet's program: in memory, sealed, made once and held for as long as this process lives. */
+/** The descriptor of the puppet's program: in memory, sealed, made once and held for as long as this realm lives. */
 function image(): number {
-  if (sealed !== undefined) return sealed;
+  sealed ??= makeImage();
+  return sealed.number;
+}
+
+function makeImage(): Descriptor {
+  const made = servant(createExecutableFile("caisson-puppet"));
+  fillForGood(self, made.number, puppetImage());
+  return made;
+}
+
+function createExecutableFile(name: string): number {
   const flags = MFD.CLOEXEC | MFD.ALLOW_SEALING;
-  let descriptor: number;
   try {
-    descriptor = createMemoryFile(self, "caisson-puppet", flags | MFD.EXEC);
+    return createMemoryFile(self, name, flags | MFD.EXEC);
   } catch (error) {
     // Before Linux 6.3 the flag is unknown, and every memory file may be executed.
     if (!(error instanceof SystemError && error.code === "EINVAL")) throw error;
-    descriptor = createMemoryFile(self, "caisson-puppet", flags);
+    return createMemoryFile(self, name, flags);
   }
-  fillForGood(self, descriptor, puppetImage());
-  sealed = descriptor;
-  return descriptor;
 }
 
 /** The calls that turn the host's child into the puppet's own program: nothing of the host is left to it but `descriptors`, at their new numbers. */

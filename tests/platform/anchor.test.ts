@@ -1,21 +1,46 @@
 // Children outlive the Worker that started them, and not the host.
 import { describe, expect } from "bun:test";
 import { fileURLToPath } from "node:url";
-import { runAnchored } from "../../platform/linux/anchor.ts";
-import { executable, numberOf } from "../../syscalls/kernel.ts";
+import { Worker } from "node:worker_threads";
+import { anchorThread, runAnchored } from "../../platform/linux/anchor.ts";
+import { executable } from "../../syscalls/kernel.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
-import { testPuppet } from "./strings.ts";
+import { stubThread, testPuppet } from "./strings.ts";
 
 describe("runAnchored()", () => {
   testPuppet("runs stubs on one thread of this process that is not ours, and gives what they return", () => {
-    const gettid = executable(new Assembler().set(R.AX, numberOf("gettid", "x64")).syscall().return().assemble());
     const given = executable(new Assembler().copy(R.AX, R.DI).return().assemble());
-    const thread = runAnchored(gettid, 0);
+    const thread = stubThread();
     expect(thread).not.toBe(process.pid);
-    expect(runAnchored(gettid, 0)).toBe(thread);
+    expect(thread).toBe(anchorThread());
+    expect(stubThread()).toBe(thread);
     expect(runAnchored(given, 2 ** 40)).toBe(2 ** 40);
   });
+
+  testPuppet("has one thread for all Workers, and answers each what that one asked", async () => {
+    const workers = [1, 2, 3, 4].map((index) => ask({ first: index * 1e6, rounds: 5000 }));
+    const thread = stubThread();
+    for (const { worker, told } of workers) {
+      expect(await told).toEqual({ thread, wrong: 0 });
+      await worker.terminate();
+    }
+  });
+
+  testPuppet("can be asked by others when a Worker is terminated that asks without end", async () => {
+    const thread = stubThread();
+    for (let round = 0; round < 20; round++) {
+      const { worker, told } = ask({ first: 0, rounds: Number.POSITIVE_INFINITY });
+      expect(await told).toEqual({ thread });
+      await worker.terminate();
+      expect(stubThread()).toBe(thread);
+    }
+  });
 });
+
+function ask(workerData: { first: number; rounds: number }): { worker: Worker; told: Promise<unknown> } {
+  const worker = new Worker(new URL("fixtures/asker.ts", import.meta.url), { workerData });
+  return { worker, told: new Promise((resolve, reject) => worker.on("message", resolve).on("error", reject)) };
+}
 
 /** The exit code of an actor whose link was closed. */
 const HOST_GONE = 70;

@@ -1,11 +1,12 @@
 import { describe, expect } from "bun:test";
 import { existsSync, readFileSync, readlinkSync } from "node:fs";
 import { abilities, NAMESPACES } from "../../platform/linux/abilities.ts";
-import { startPuppet } from "../../platform/linux/launch.ts";
+import { holdChild, startPuppet } from "../../platform/linux/launch.ts";
 import { Descriptor } from "../../syscalls/descriptor.ts";
 import { SystemError } from "../../syscalls/error.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { createMemoryFile } from "../../syscalls/linux/file.ts";
+import { WALL } from "../../syscalls/linux/process.ts";
 import { awaitEnd, children, descriptorsOf, hold, statusOf, testPuppet, testRoot } from "./strings.ts";
 
 /** What this process holds that a puppet which did not come to be may have left. */
@@ -97,4 +98,17 @@ describe("startPuppet()", () => {
     expect(readFileSync(`/proc/${puppet.pid}/cmdline`, "utf8")).toBe("puppet\0");
     expect(readlinkSync(`/proc/${puppet.pid}/exe`)).toBe("/memfd:caisson-puppet (deleted)");
   });
+});
+
+describe("holdChild()", () => {
+  testPuppet(
+    "throws the ESRCH of pidfd_open for a child that another realm has reaped, and sends nothing to its number",
+    () => {
+      using puppet = hold();
+      puppet.socket.close();
+      self.call("wait4", puppet.pid, null, WALL, null);
+      puppet.pidfd.close();
+      expect(() => holdChild(puppet.pid)).toThrow("ESRCH: pidfd_open");
+    },
+  );
 });

@@ -3,7 +3,7 @@ import { describe, expect } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { beginCode, serveCode } from "../../platform/linux/anchor.ts";
+import { askCode, beginCode, serveCode } from "../../platform/linux/anchor.ts";
 import { stubCode } from "../../platform/linux/launch.ts";
 import { puppetCode, puppetImage } from "../../platform/linux/puppet.ts";
 import { handlerCode } from "../../platform/linux/threads.ts";
@@ -61,6 +61,7 @@ function everything(): Assembler {
       .test(register, 32)
       .testByte({ base: register, offset: 5 }, 1)
       .testBit({ base: register, offset: 4 }, other)
+      .exchange({ base: register, offset: 4 }, other)
       .push(register)
       .pop(register)
       .jumpTo(register);
@@ -76,6 +77,7 @@ describe("listing() is what objdump reads in the code", () => {
     stubCode,
     trapCode,
     handlerCode: () => handlerCode(0x7f1234567000),
+    askCode,
     beginCode,
     serveCode,
     everything,

@@ -1,12 +1,14 @@
 /** Puppets for tests: one that ends with its block, and what /proc tells of it. */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { abilities } from "../../platform/linux/abilities.ts";
+import { runAnchored } from "../../platform/linux/anchor.ts";
 import { idsOf, isRoot, writeIdMaps } from "../../platform/linux/ids.ts";
 import { type Puppet, startPuppet } from "../../platform/linux/launch.ts";
-import { machine, self } from "../../syscalls/kernel.ts";
+import { executable, machine, numberOf, self } from "../../syscalls/kernel.ts";
 import { CLONE } from "../../syscalls/linux/numbers.ts";
 import { type Ended, reap } from "../../syscalls/linux/process.ts";
 import { signalProcess } from "../../syscalls/linux/signal.ts";
+import { Assembler, R } from "../../syscalls/x64.ts";
 import { testIf } from "../syscalls/requirement.ts";
 
 const SIGKILL = 9;
@@ -52,6 +54,12 @@ export function awaitEnd({ pid, pidfd }: Puppet): Ended {
   const end = reap(self, pidfd.number)!;
   pidfd.close();
   return end;
+}
+
+/** The thread that stubs run on. */
+export function stubThread(): number {
+  const code = new Assembler().set(R.AX, numberOf("gettid", "x64")).syscall().return();
+  return runAnchored(executable(code.assemble()), 0);
 }
 
 /** The fields of /proc/<process>/status. */

@@ -4,6 +4,7 @@ import { Descriptor } from "../../syscalls/descriptor.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { SOCK } from "../../syscalls/linux/constants.ts";
 import { SIG } from "../../syscalls/linux/numbers.ts";
+import { WALL } from "../../syscalls/linux/process.ts";
 import { signalProcess } from "../../syscalls/linux/signal.ts";
 import { socketPair } from "../../syscalls/linux/socket.ts";
 import { openDescriptors, until } from "../attacks/arena.ts";
@@ -48,4 +49,13 @@ testPuppet("ended() gives how a process ended, reaps it, and lets go of it", asy
     expect(children().map(({ pid }) => pid)).not.toContain(puppet.pid);
   }
   await until(() => openDescriptors() <= before);
+});
+
+testPuppet("ended() settles for a process that somebody else has reaped, as if it had been killed", async () => {
+  using puppet = hold();
+  const end = ended(puppet.pidfd);
+  puppet.socket.close();
+  self.call("wait4", puppet.pid, null, WALL, null);
+  expect(await end).toMatchObject({ signal: SIG.KILL, cpuMicroseconds: 0 });
+  expect(puppet.pidfd.closed).toBe(true);
 });
