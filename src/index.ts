@@ -42,4 +42,4 @@ export { type Priority, Scheduler, type SchedulerOptions } from "./scheduler.ts"
 export type { Strategy } from "./strategy.ts";
 export type { SupervisorEvent, SupervisorOptions } from "./supervision.ts";
 export { type ChildrenOf, type ChildStatus, type Supervisor, supervise } from "./supervisor.ts";
-export type { Usage } from "./usage.ts";
+export type { Stall, Usage } from "./usage.ts";

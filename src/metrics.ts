@@ -99,7 +99,8 @@ class Sums {
     const all = new Map(Array.from(this.#sums.values(), (sum) => [sum, { ...sum, states: new Map(sum.states) }]));
     for (const each of alive) {
       const sum = all.get(this.#of(each))!;
-      add(sum, each);
+      // What one in a reserve used is told once: of whoever takes it, or of its end.
+      if (each.state !== "parked") add(sum, each);
       sum.memoryBytes += each.usage.memoryBytes;
       sum.callsPending += each.callsPending;
       sum.states.set(each.state, sum.states.get(each.state)! + 1);

@@ -1,5 +1,5 @@
 /** What somebody used. */
-import type { Counters } from "../platform/index.ts";
+import type { Counters, Stalls } from "../platform/index.ts";
 
 /**
  * What somebody and all that it started used, up to now, or in all once it has ended. A process counts for its parent when that has waited for it:
@@ -27,6 +27,8 @@ export interface Usage {
   readonly processes: number;
   /** How many more a limit refused, where a control group counts them. */
   readonly refusedProcesses?: number;
+  /** Time lost by waiting for a processor, for memory to be given back, or for storage, where a control group of v2 counts it. */
+  readonly stalls?: { readonly [Scarce in keyof Stalls]: Stall };
   /** What went through an actor's channel, as the host counted it: in is what the actor received. */
   readonly messagesIn?: number;
   readonly messagesOut?: number;
@@ -34,12 +36,18 @@ export interface Usage {
   readonly bytesOut?: number;
 }
 
+/** In milliseconds: `some` while one of them waited at least, `full` while all did that had something to do. */
+export interface Stall {
+  readonly someMs: number;
+  readonly fullMs: number;
+}
+
 /** What went through an actor's channel. */
 export type Traffic = Pick<Required<Usage>, "messagesIn" | "messagesOut" | "bytesIn" | "bytesOut">;
 
 /** Counts of the kernel's in the units of users. */
 export function usageOf(counters: Counters, traffic?: Traffic): Usage {
-  const { readBytes, writtenBytes, refusedProcesses } = counters;
+  const { readBytes, writtenBytes, refusedProcesses, stalls } = counters;
   return {
     cpuMs: counters.cpuMicroseconds / 1000,
     userMs: counters.userMicroseconds / 1000,
@@ -54,6 +62,11 @@ export function usageOf(counters: Counters, traffic?: Traffic): Usage {
     ...(writtenBytes === undefined ? {} : { writtenBytes }),
     processes: counters.processes,
     ...(refusedProcesses === undefined ? {} : { refusedProcesses }),
+    ...(stalls && { stalls: { cpu: stallOf(stalls.cpu), memory: stallOf(stalls.memory), io: stallOf(stalls.io) } }),
     ...traffic,
   };
+}
+
+function stallOf({ some, full }: Stalls["cpu"]): Stall {
+  return { someMs: some / 1000, fullMs: full / 1000 };
 }

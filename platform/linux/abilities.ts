@@ -47,6 +47,8 @@ export interface Abilities {
   readonly capable: boolean;
   /** By which control groups this process can have something governed or counted: `cgroup v1`, `cgroup v2`. Left out for none. */
   readonly groups?: Readonly<Partial<Record<Controller, string>>>;
+  /** What would let this process have something governed or counted that no group does now: commands. */
+  readonly remedies?: Readonly<Partial<Record<Controller, string>>>;
   /** What the kernel said of each thing that could not be done. */
   readonly refusals: Readonly<Record<string, string>>;
 }
@@ -75,6 +77,9 @@ function probe(): Abilities {
     }
   };
 
+  // First, for it may move this process, and what was forked before stays where it is.
+  const { trees, lacks, remedies } = findTrees();
+  for (const [controller, reason] of Object.entries(lacks)) refusals[`cgroup ${controller}`] = reason;
   const all = Object.values(NAMESPACES).reduce((bits, bit) => bits | bit, 0n);
   const { effective } = capget(self);
   const holds = (capability: number) => (effective & (1n << BigInt(capability))) !== 0n;
@@ -91,8 +96,6 @@ function probe(): Abilities {
     if (works("proc", () => tryNamespaces(namespaces, "mount"))) proc = "mount";
     else if (works("root", () => tryNamespaces(namespaces, "bind"))) proc = "bind";
   }
-  const { trees, lacks } = findTrees();
-  for (const [controller, reason] of Object.entries(lacks)) refusals[`cgroup ${controller}`] = reason;
   return {
     landlock: usableAbi(),
     errata: landlockErrata(),
@@ -104,6 +107,7 @@ function probe(): Abilities {
     groups: Object.fromEntries(
       trees.flatMap(({ version, controllers }) => controllers.map((each) => [each, `cgroup v${version}`])),
     ),
+    remedies,
     refusals,
   };
 }

@@ -1,5 +1,5 @@
 /** What this machine can do, for people. */
-import { statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { SystemError } from "../../syscalls/error.ts";
 import { type Kernel, self } from "../../syscalls/kernel.ts";
 import { close, makeDirectory } from "../../syscalls/linux/file.ts";
@@ -8,6 +8,8 @@ import { setNamespace, unshare } from "../../syscalls/linux/namespace.ts";
 import { CLONE, MOUNT_ATTR, MS } from "../../syscalls/linux/numbers.ts";
 import type { Ability } from "../platform.ts";
 import { abilities, NAMESPACES } from "./abilities.ts";
+import { accountOf } from "./cgroup/account.ts";
+import { findTrees } from "./cgroup/home.ts";
 import { hearingLacks } from "./hearing.ts";
 import { idsOf, isRoot, mapper, writeIdMaps } from "./ids.ts";
 import { endPuppet, startPuppet } from "./launch.ts";
@@ -57,6 +59,7 @@ export function describeAbilities(): readonly Ability[] {
     auditLog(),
     ability("seccomp", able.seccomp, able.seccomp ? "filters" : "not there", SECCOMP_REMEDY),
     ability("RLIMIT_DATA", true, "counts private memory", ""),
+    ...accountOf(findTrees(), existsSync("/proc/pressure/memory")),
   ];
 }
 

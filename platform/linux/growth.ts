@@ -12,7 +12,7 @@ export interface Growth {
   readonly perSecond: number;
   /** How often it is looked at in any case, for what is not seen is lost. */
   readonly everyMs?: number;
-  /** How much it is; undefined when there is nobody any more: nothing is looked at then. */
+  /** How much it is; undefined where nobody can tell just now: then it is looked at again soon, until it is stopped. */
   used(): number | undefined;
   /** Called once. */
   reached(): void;
@@ -21,14 +21,13 @@ export interface Growth {
 /** Calls `reached` when the limit is. What stays far below costs a look now and then. */
 export function watchGrowth({ limit, perSecond, everyMs = LONGEST_MS, used, reached }: Growth): { stop(): void } {
   let timer: NodeJS.Timeout | undefined;
-  const wait = (now: number) => {
-    const leastMs = ((limit - now) * 1000) / perSecond;
+  const wait = (now: number | undefined) => {
+    const leastMs = now === undefined ? 0 : ((limit - now) * 1000) / perSecond;
     timer = setTimeout(look, Math.min(Math.max(leastMs, SHORTEST_MS), everyMs)).unref();
   };
   const look = () => {
     const now = used();
-    if (now === undefined) return;
-    if (now < limit) wait(now);
+    if (now === undefined || now < limit) wait(now);
     else reached();
   };
   wait(0);

@@ -38,7 +38,9 @@ export function parseStat(text: string): Stat {
 
 /** A process, or one of its threads; the switches are those of one thread. */
 export interface Status {
+  /** Resident, with the tables for it and for what is not. */
   readonly memoryKib: number;
+  readonly tablesKib: number;
   readonly peakKib: number;
   readonly threads: number;
   readonly voluntarySwitches: number;
@@ -53,8 +55,10 @@ export function parseStatus(text: string): Status {
   const lines = new Map(text.split("\n").map((line) => line.split(":\t", 2) as [string, string | undefined]));
   const number = (name: string) => Number.parseInt(lines.get(name) ?? "0", 10);
   return {
-    memoryKib: number("VmRSS"),
-    peakKib: number("VmHWM"),
+    // Tables of pages are memory too: a program that touches one page here and there has more of them than of pages.
+    memoryKib: number("VmRSS") + number("VmPTE"),
+    tablesKib: number("VmPTE"),
+    peakKib: number("VmHWM") + number("VmPTE"),
     threads: number("Threads"),
     voluntarySwitches: number("voluntary_ctxt_switches"),
     involuntarySwitches: number("nonvoluntary_ctxt_switches"),
@@ -69,7 +73,8 @@ export function parseIo(text: string): { readonly readBytes: number; readonly wr
 }
 
 /**
- * What one process used, with the children that it has waited for. Undefined where there is no such process any more.
+ * What one process used, with the children that it has waited for. Undefined where there is no such process any more; throws where nothing can be
+ * opened just now, as all do that read here.
  * @param tally is told of it
  */
 export function countersOf(pid: number, tally?: Tally): Counters | undefined {
@@ -100,7 +105,7 @@ export function countersOf(pid: number, tally?: Tally): Counters | undefined {
 }
 
 /** So many processes are looked at: one takes some 100 µs. */
-const MOST = 1024;
+export const MOST_LOOKED_AT = 1024;
 
 /**
  * What a process and all beneath it used. Processes come and go meanwhile: one that ends between two looks may count nowhere this time, and never
@@ -116,7 +121,7 @@ export function countersOfTree(
   // What is added to a set while it is walked is walked as well.
   const all = [root];
   for (const each of beneath) {
-    if (all.length === MOST) break;
+    if (all.length === MOST_LOOKED_AT) break;
     const counters = countersOf(each, tally);
     if (counters === undefined) continue;
     all.push(counters);
@@ -146,12 +151,10 @@ export function shareOfTree(pid: number): number {
   let total = 0;
   for (const each of all) {
     const rollup = contentOf(`/proc/${each}/smaps_rollup`);
+    const { memoryKib, tablesKib } = parseStatus(contentOf(`/proc/${each}/status`) ?? "");
     // Of who cannot be looked into, all that is resident counts.
-    total +=
-      rollup === undefined
-        ? parseStatus(contentOf(`/proc/${each}/status`) ?? "").memoryKib
-        : Number(/^Pss: +(\d+) kB$/m.exec(rollup)?.[1] ?? 0);
-    if (all.size < MOST) for (const child of readChildren(each)) all.add(child);
+    total += rollup === undefined ? memoryKib : tablesKib + Number(/^Pss: +(\d+) kB$/m.exec(rollup)?.[1] ?? 0);
+    if (all.size < MOST_LOOKED_AT) for (const child of readChildren(each)) all.add(child);
   }
   return total;
 }
@@ -211,7 +214,7 @@ export class Tally {
   }
 }
 
-/** Counters that never fall, and stay when there are no more. */
+/** Counters that never fall, and stay when there are no more. Throws what `read` does. */
 export function rising(read: () => Counters | undefined): () => Counters {
   let last: Counters = NOTHING;
   return () => {
@@ -221,11 +224,26 @@ export function rising(read: () => Counters | undefined): () => Counters {
   };
 }
 
+/** The same where nothing can be opened just now: what was known last. That this process has no descriptor left says nothing about another. */
+export function lasting(read: () => Counters): () => Counters {
+  let last: Counters = NOTHING;
+  return () => {
+    try {
+      last = read();
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === undefined) throw error;
+    }
+    return last;
+  };
+}
+
 /** What is known by two looks. Who ended between them can be missing in the later one: for a moment, or for good where nobody waited for it. */
 export function risen(before: Counters, now: Counters): Counters {
   const higher = Object.entries(now).map(([name, value]) => [
     name,
-    FALLING.has(name) ? value : Math.max(value, before[name as keyof Counters] ?? 0),
+    typeof value !== "number" || FALLING.has(name)
+      ? value
+      : Math.max(value, Number(before[name as keyof Counters] ?? 0)),
   ]);
   const all: Counters = { ...before, ...Object.fromEntries(higher) };
   return { ...all, cpuMicroseconds: Math.max(all.cpuMicroseconds, all.userMicroseconds + all.systemMicroseconds) };
@@ -249,6 +267,7 @@ const NOTHING: Counters = {
 /** With what a control group counts, which knows of those too whom nobody waited for. */
 export function grouped(counters: Counters, counts: Counts): Counters {
   const { cpuMicroseconds = 0, memory, memoryPeak, processes, processesRefused, readBytes, writtenBytes } = counts;
+  const { stalls } = counts;
   return {
     ...(readBytes === undefined ? {} : { readBytes }),
     ...(writtenBytes === undefined ? {} : { writtenBytes }),
@@ -258,6 +277,7 @@ export function grouped(counters: Counters, counts: Counts): Counters {
     ...(memoryPeak === undefined ? {} : { peakKib: memoryPeak / 1024 }),
     ...(processes === undefined ? {} : { processes }),
     ...(processesRefused === undefined ? {} : { refusedProcesses: processesRefused }),
+    ...(stalls === undefined ? {} : { stalls }),
   };
 }
 
@@ -281,23 +301,27 @@ function total(all: readonly Counters[], name: "readBytes" | "writtenBytes"): nu
 
 const threadsOf = (pid: number) => entriesOf(`/proc/${pid}/task`);
 
-/** None where it has ended meanwhile, or nothing can be opened just now. */
+/** None where it has ended meanwhile. */
 function entriesOf(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch {
-    return [];
-  }
+  return unlessGone(() => readdirSync(directory)) ?? [];
+}
+
+/** Undefined where it has ended meanwhile, or is not for this user. Names in it need not be text. */
+function contentOf(path: string): string | undefined {
+  return unlessGone(() => readFileSync(path, "latin1"));
 }
 
 /**
- * Undefined where it has ended meanwhile, or nothing can be opened just now. `io` is for those who may trace the process: of a program that is, of its
- * first process not, for an ordinary user. Names in it need not be text.
+ * `io` and `smaps_rollup` are for those who may trace the process: of a program that is, of its first process not, for an ordinary user. Anything else,
+ * as that no descriptor is left, does not mean that nobody is there.
  */
-function contentOf(path: string): string | undefined {
+const GONE: ReadonlySet<string | undefined> = new Set(["ENOENT", "ESRCH", "EACCES", "EPERM"]);
+
+function unlessGone<Result>(read: () => Result): Result | undefined {
   try {
-    return readFileSync(path, "latin1");
-  } catch {
-    return undefined;
+    return read();
+  } catch (error) {
+    if (GONE.has((error as NodeJS.ErrnoException).code)) return undefined;
+    throw error;
   }
 }

@@ -4,10 +4,12 @@ import { SystemError } from "../../syscalls/error.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { changeDirectory, close, closeRange, duplicate, open } from "../../syscalls/linux/file.ts";
 import { CLONE, F, O } from "../../syscalls/linux/numbers.ts";
-import { clone } from "../../syscalls/linux/process.ts";
+import { clone, cloneInto } from "../../syscalls/linux/process.ts";
 import { receiveDescriptors, sendDescriptors } from "../../syscalls/linux/socket.ts";
 import type { IdMaps, IdRange } from "../platform.ts";
 import { abilities } from "./abilities.ts";
+import type { Doors } from "./cgroup/group.ts";
+import { settleEstates } from "./estate.ts";
 import { Batch, NEWS, STRINGS } from "./frame.ts";
 import { mapsFor, writeMaps } from "./ids.ts";
 import { endChild, endPuppet, holdChild, namesOf, type Puppet, startPuppet } from "./launch.ts";
@@ -42,6 +44,8 @@ export interface Birth {
   readonly strings: number;
   /** That of its news, where it is to tell of children. */
   readonly news?: number;
+  /** Of the group that it is in from the start, if it has one. */
+  readonly doors?: Doors | undefined;
   /** More of the host's descriptors, by the numbers, from 100 on, that they get. */
   readonly placed: ReadonlyMap<number, number>;
 }
@@ -58,36 +62,52 @@ export interface Born {
 
 /** Forks a puppet. Throws the SystemError of what failed. */
 export function forkPuppet(birth: Birth): Born {
+  settleEstates();
   const kind = birth.sharedNetwork ? "shared" : "apart";
-  const known = zygotes[kind];
-  if (known !== undefined) {
+  if (zygotes[kind] !== undefined) {
     try {
-      return forkFrom(known, birth);
+      return forkFrom(kind, birth);
     } catch (error) {
-      // EPIPE, and nothing else: someone ended the zygote, before it was told anything. There is another one.
-      if (!(error instanceof SystemError && error.code === "EPIPE")) throw error;
-      endPuppet(known);
+      // EPIPE: someone had ended the zygote, before it was told anything. There is another one.
+      if (zygotes[kind] !== undefined || !(error instanceof SystemError && error.code === "EPIPE")) throw error;
     }
   }
-  const made = makeZygote(kind);
-  zygotes[kind] = made;
-  return forkFrom(made, birth);
+  zygotes[kind] = makeZygote(kind);
+  return forkFrom(kind, birth);
 }
 
-function forkFrom(parent: Puppet, birth: Birth): Born {
-  const { kernel } = parent;
+/** Ends a zygote; there will be another one. Killed, for one that waits for descriptors would go on without them when its strings close. */
+function drop(kind: keyof typeof zygotes): void {
+  const { pidfd, socket } = zygotes[kind]!;
+  delete zygotes[kind];
+  endChild(pidfd);
+  socket.close();
+}
+
+function forkFrom(kind: keyof typeof zygotes, birth: Birth): Born {
+  const { kernel, socket } = zygotes[kind]!;
   const batch = new Batch();
-  const count = birth.placed.size + 2;
-  if (count > MOST_SENT)
-    throw new RangeError(`Cannot hand over ${count} descriptors and mounts: at most ${MOST_SENT} can be`);
-  const sent = [birth.news ?? birth.strings, birth.strings, ...birth.placed.values()];
+  const { directory, tasks = [] } = birth.doors ?? {};
+  const doors = directory === undefined ? tasks : [...tasks, directory];
+  const sent = [birth.news ?? birth.strings, birth.strings, ...doors, ...birth.placed.values()];
+  if (sent.length > MOST_SENT)
+    throw new RangeError(`Cannot hand over ${sent.length} descriptors and mounts: at most ${MOST_SENT} can be`);
   // A zygote that waits for descriptors which cannot be sent would take the next frame for them.
   for (const descriptor of sent) self.call("fcntl", descriptor, F.GETFD, 0);
   receiveDescriptors(batch, STRINGS, new Uint8Array(1), { most: sent.length });
   const forked = batch.entries.length;
-  batch.fork(() => clone(batch, { flags: CLONE.PARENT | birth.namespaces }));
+  const flags = CLONE.PARENT | birth.namespaces;
+  batch.fork(() =>
+    directory === undefined
+      ? clone(batch, { flags })
+      : cloneInto(batch, { flags, group: OTHERS + doors.indexOf(directory) }),
+  );
+  // Who moves its own only thread need not have the kernel hold up all forks of the machine.
+  tasks.forEach((_, index) => {
+    batch.call("write", OTHERS + index, "0", 1);
+  });
   [...birth.placed.keys()].forEach((number, index) => {
-    duplicate(batch, OTHERS + index, number);
+    duplicate(batch, OTHERS + doors.length + index, number);
   });
   closeRange(batch, 0, STRINGS);
   closeRange(batch, OTHERS, 99);
@@ -95,16 +115,19 @@ function forkFrom(parent: Puppet, birth: Birth): Born {
   closeRange(closing, NEWS);
   const prepared = kernel.prepare(batch, CHILDS_STRINGS);
   let pid = 0;
-  kernel.send(prepared, (answer) => {
-    pid = prepared.read(answer)[forked]!;
-  });
-  sendDescriptors(self, parent.socket.number, new Uint8Array(1), sent);
-  kernel.send(kernel.prepare(closing), () => {});
   try {
+    kernel.send(prepared, (answer) => {
+      pid = prepared.read(answer)[forked]!;
+    });
+    sendDescriptors(self, socket.number, new Uint8Array(1), sent);
+    kernel.send(kernel.prepare(closing), () => {});
     kernel.until(() => pid !== 0);
   } catch (error) {
-    if (!(error instanceof SystemError && error.syscall === "clone")) throw error;
-    throw new SystemError("clone", error.errno, `(${namesOf(birth.namespaces)})`);
+    if (error instanceof SystemError && error.syscall.startsWith("clone"))
+      throw new SystemError(error.syscall, error.errno, `(${namesOf(birth.namespaces)})`);
+    // What was sent and not taken, it would take for what it is sent next.
+    drop(kind);
+    throw error;
   }
   const pidfd = holdChild(pid);
   try {
@@ -114,6 +137,7 @@ function forkFrom(parent: Puppet, birth: Birth): Born {
     else writeMaps(pid, birth.maps);
   } catch (error) {
     endChild(pidfd);
+    if (birth.sharedNetwork) drop(kind); // it may have kept the file open, and then has other numbers than we think
     throw error;
   }
   return { pid, pidfd, strings: CHILDS_STRINGS, take: (answer) => void prepared.read(answer) };
@@ -142,7 +166,12 @@ function makeZygote(kind: keyof typeof zygotes): Puppet {
   const user = kind === "shared" && !abilities().root;
   const network = kind === "shared" ? CLONE.NEWNET : 0n;
   const made = startPuppet({ namespaces: network | (user ? CLONE.NEWUSER : 0n), descriptors: [] });
-  if (user) writeMaps(made.pid, mapsFor(undefined));
-  changeDirectory(made.kernel, "/"); // it stays, and should hold no directory of the host's in use
-  return made;
+  try {
+    if (user) writeMaps(made.pid, mapsFor(undefined));
+    changeDirectory(made.kernel, "/"); // it stays, and should hold no directory of the host's in use
+    return made;
+  } catch (error) {
+    endPuppet(made);
+    throw error;
+  }
 }

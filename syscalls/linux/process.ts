@@ -1,7 +1,7 @@
 /** Processes: how they start, what they may use, how they end. */
 import type { Kernel } from "../kernel.ts";
 import { Memory, Struct } from "../struct.ts";
-import { AT, KEYCTL, MACHINE, P, PR, RLIMIT, SIG, W } from "./numbers.ts";
+import { AT, CLONE, KEY_SPEC, KEYCTL, MACHINE, P, PR, RLIMIT, SIG, W } from "./numbers.ts";
 
 /** `struct clone_args` of `clone3(2)`. */
 export const CLONE_ARGS_STRUCT = new Struct({
@@ -43,6 +43,24 @@ export function clone(
   const tid = childTid ?? null;
   const [fourth, fifth] = MACHINE === "x64" ? [tid, null] : [null, tid];
   return kernel.call("clone", flags | BigInt(exitSignal), null, null, fourth, fifth);
+}
+
+/**
+ * Starts a child as `clone` does, in a control group of v2. The kernel takes no lock for that, and counts what the child uses from its first page
+ * on. `clone3(2)`, Linux 5.7
+ * @param options.group a descriptor of the group's directory
+ */
+export function cloneInto(
+  kernel: Kernel,
+  { flags, group }: { readonly flags: bigint; readonly group: number },
+): number {
+  const signal = (flags & (CLONE.PARENT | CLONE.THREAD)) === 0n ? BigInt(SIG.CHLD) : 0n; // those have that of another
+  const args = CLONE_ARGS_STRUCT.encode({
+    flags: flags | CLONE.INTO_CGROUP,
+    exit_signal: signal,
+    cgroup: BigInt(group),
+  });
+  return kernel.call("clone3", args, CLONE_ARGS_STRUCT.size);
 }
 
 /** A descriptor of a process, close-on-exec, which never comes to mean a later one with its number. `pidfd_open(2)`, Linux 5.3 */
@@ -110,6 +128,11 @@ export function setKeepCapabilities(kernel: Kernel, on: boolean): void {
   kernel.call("prctl", PR.SET_KEEPCAPS, on ? 1 : 0, 0, 0, 0);
 }
 
+/** The id of the session keyring, that of the user where there is none. `KEYCTL_GET_KEYRING_ID(2const)` */
+export function sessionKeyring(kernel: Kernel): number {
+  return kernel.call("keyctl", KEYCTL.GET_KEYRING_ID, KEY_SPEC.SESSION_KEYRING, 0);
+}
+
 /** Leaves the session keyring for a new, empty one. `KEYCTL_JOIN_SESSION_KEYRING(2const)` */
 export function joinSessionKeyring(kernel: Kernel): void {
   kernel.call("keyctl", KEYCTL.JOIN_SESSION_KEYRING, null);
@@ -171,7 +194,7 @@ const AS_IT_IS = -1;
 const threeOf = ({ real, effective, saved }: Ids): number[] =>
   [real, effective, saved].map((id) => (id === undefined ? AS_IT_IS : checked(id)));
 
-const RLIMIT_STRUCT = new Struct({ soft: "u64", hard: "u64" });
+export const RLIMIT_STRUCT = new Struct({ soft: "u64", hard: "u64" });
 
 /** Sets the soft and the hard limit of a resource to `value`. `prlimit(2)` */
 export function setLimit(kernel: Kernel, resource: keyof typeof RLIMIT, value: bigint): void {

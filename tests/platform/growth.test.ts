@@ -52,24 +52,23 @@ describe("watchGrowth()", () => {
     expect(looks.length).toBeLessThan(40);
   });
 
-  test("looks no more when it is stopped, and when there is nobody", () => {
+  test("looks no more when it is stopped", () => {
     const { watch, looks, pass } = watched(1, { by: 0, atMost: 1 });
     pass(1500);
     watch.stop();
     pass(5000);
     expect(looks).toEqual([1000]);
+  });
+
+  test("looks again soon where nobody can tell, and ends what has come to the limit by then", () => {
+    const told: (number | undefined)[] = [undefined, undefined, 0, undefined, 9];
+    let ends = 0;
     let asked = 0;
-    watchGrowth({
-      limit: 1,
-      perSecond: 1,
-      used() {
-        asked++;
-        return undefined;
-      },
-      reached: () => expect.unreachable(),
-    });
-    jest.advanceTimersByTime(5000);
-    expect(asked).toBe(1);
+    watchGrowth({ limit: 8, perSecond: 8, used: () => told[asked++], reached: () => ends++ });
+    jest.advanceTimersByTime(1000 + 20);
+    expect([asked, ends]).toEqual([3, 0]);
+    jest.advanceTimersByTime(1000 + 10);
+    expect([asked, ends]).toEqual([5, 1]);
   });
 
   test("takes limits for which no timer is long enough", () => {

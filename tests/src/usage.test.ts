@@ -36,6 +36,12 @@ test("usageOf() gives milliseconds and bytes, and leaves out what is not known",
   const more = { readBytes: 10, writtenBytes: 11, refusedProcesses: 12 };
   const traffic = { messagesIn: 1, messagesOut: 2, bytesIn: 3, bytesOut: 4 };
   expect(usageOf({ ...COUNTERS, ...more }, traffic)).toEqual({ ...usage, ...more, ...traffic });
+  const stalls = { cpu: { some: 1500, full: 0 }, memory: { some: 3, full: 2 }, io: { some: 5000, full: 4000 } };
+  expect(usageOf({ ...COUNTERS, stalls }).stalls).toEqual({
+    cpu: { someMs: 1.5, fullMs: 0 },
+    memory: { someMs: 0.003, fullMs: 0.002 },
+    io: { someMs: 5, fullMs: 4 },
+  });
 });
 
 const sh = (script: string, options: Parameters<typeof exec>[1] = {}) =>

@@ -54,10 +54,14 @@ const PATIENCE_MS = 5000;
 /** Removes what owners left beneath `parent` that are gone, and ends what is still in there. Settles when that is done; rejects never. */
 export async function sweep(parent: string): Promise<void> {
   for (const name of list(parent)) {
-    const directory = join(parent, name);
-    if (!NAME.test(name) || lstatSync(directory, { throwIfNoEntry: false })?.uid !== process.geteuid!()) continue;
-    using held = hold(directory);
-    if (held !== undefined) await dismantle(directory);
+    try {
+      const directory = join(parent, name);
+      if (!NAME.test(name) || lstatSync(directory, { throwIfNoEntry: false })?.uid !== process.geteuid!()) continue;
+      using held = hold(directory);
+      if (held !== undefined) await dismantle(directory);
+    } catch {
+      // This host has no descriptor left, say. The next one that starts looks again.
+    }
   }
 }
 

@@ -1,7 +1,8 @@
 /** What a control group counts, from its files. `cgroups(7)` */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Tree } from "./home.ts";
+import { SCARCE, type Stalls } from "../../platform.ts";
+import type { Tree } from "./search.ts";
 
 /** Of all processes that are or were in it, together. What no controller counts is left out. */
 export interface Counts {
@@ -9,8 +10,10 @@ export interface Counts {
   /** Bytes in use now, and the most that ever were: what processes touched, what the kernel holds for them, files they were first to read. */
   readonly memory?: number;
   readonly memoryPeak?: number;
-  /** Processes that the memory limit ended. */
+  /** Processes that the kernel ended for want of memory: because of the group's limit, of one above it, or of the machine's. */
   readonly memoryEnds?: number;
+  /** Whether it ever was the group's own limit that left nothing: in v1, whether it was ever full. */
+  readonly memoryReached?: boolean;
   /** How often `memory.high` was passed. */
   readonly memoryWarnings?: number;
   /** Processes and threads now, and how many more were refused. */
@@ -19,7 +22,12 @@ export interface Counts {
   /** Bytes that devices read and wrote for it. What is written later counts later. */
   readonly readBytes?: number;
   readonly writtenBytes?: number;
+  /** In v2, where the kernel looks at pressure: CONFIG_PSI, unless it was booted without. */
+  readonly stalls?: Stalls;
 }
+
+/** The kernel charges for no more at once without doing with less: what did not fit is no larger. */
+const LARGEST_CHARGE = 2 ** 18;
 
 /** The counts of a directory. Throws the error of a file that should be there. */
 export function countsOf(directory: string, { version, controllers }: Pick<Tree, "version" | "controllers">): Counts {
@@ -44,6 +52,9 @@ export function countsOf(directory: string, { version, controllers }: Pick<Tree,
         const peak = maybe(all ? "memory.peak" : "memory.max_usage_in_bytes"); // in v2 since Linux 5.19
         if (peak !== undefined) counts.memoryPeak = Number(peak);
         counts.memoryEnds = field(events, "oom_kill");
+        counts.memoryReached = all
+          ? field(events, "oom") > 0
+          : Number(peak) > Number(read("memory.limit_in_bytes")) - LARGEST_CHARGE;
         if (all) counts.memoryWarnings = field(events, "high");
         break;
       }
@@ -58,7 +69,16 @@ export function countsOf(directory: string, { version, controllers }: Pick<Tree,
       }
     }
   }
+  const pressures = all ? SCARCE.map((what) => maybe(`${what}.pressure`)) : [];
+  const [cpu, memory, io] = pressures.map((text) => text && stallOf(text));
+  if (cpu && memory && io) counts.stalls = { cpu, memory, io };
   return counts;
+}
+
+/** `some avg10=0.00 avg60=0.00 avg300=0.00 total=4711`, and the same of `full`, which `cpu` has since Linux 5.13. */
+export function stallOf(text: string): { readonly some: number; readonly full: number } {
+  const total = (kind: string) => Number(new RegExp(`^${kind} .*total=(\\d+)$`, "m").exec(text)?.[1] ?? 0);
+  return { some: total("some"), full: total("full") };
 }
 
 const RECURSIVE = "blkio.throttle.io_service_bytes_recursive";

@@ -2,49 +2,79 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { Descriptor } from "../../../syscalls/descriptor.ts";
+import type { SystemError } from "../../../syscalls/error.ts";
 import { self } from "../../../syscalls/kernel.ts";
 import { open } from "../../../syscalls/linux/file.ts";
 import { O } from "../../../syscalls/linux/numbers.ts";
-import { ready, type Wait } from "../../../syscalls/ready.ts";
 import { dismantle, killed, membersOf, removed, writeGroup } from "./claim.ts";
 import { type Counts, countsOf } from "./counts.ts";
+import { Events } from "./events.ts";
 import type { Controller } from "./hierarchy.ts";
-import { directoryIn, findTrees, type Tree } from "./home.ts";
+import { directoryIn, findTrees } from "./home.ts";
+import type { Tree } from "./search.ts";
 import { type Budget, controllersOf, settingsOf } from "./settings.ts";
 
 /** Its directory in one tree. */
 interface Part {
   readonly tree: Tree;
   readonly directory: string;
+  /** Where its processes are: there, or beneath. */
+  readonly entry: string;
+}
+
+/** Groups that may be made beneath a border, of which nobody has any use but for order. */
+const BENEATH = 64;
+
+/** Descriptors of a group, for whoever forks a process into it. */
+export interface Doors extends Disposable {
+  /** Of its directory in v2, into which `clone3` clones; undefined where it has none. */
+  readonly directory: number | undefined;
+  /** Of v1's `tasks`, for the child to write `0` to: that is itself. */
+  readonly tasks: readonly number[];
 }
 
 let made = 0;
 
-/** For how long after it was told of the end of a process the kernel may take to count it, and how often we look. */
-const COUNTED_MS = 1000;
-const LOOK_MS = 5;
+let clones: boolean | undefined;
+
+/** Whether there is `clone3`. Container engines answer it with ENOSYS, for filters cannot read its flags. */
+function hasClone3(): boolean {
+  try {
+    self.call("clone3", null, 0);
+  } catch (error) {
+    return (error as SystemError).code !== "ENOSYS";
+  }
+  return true;
+}
 
 /** The trees that are needed for these controllers. A controller that there is not needs none. */
 function treesFor(controllers: readonly Controller[]): Tree[] {
   return findTrees().trees.filter((tree) => tree.controllers.some((each) => controllers.includes(each)));
 }
 
+/** Removes it where it is empty. */
+function isRemoved({ directory, entry }: Part): boolean {
+  return removed(entry) && removed(directory);
+}
+
 export class Group {
   readonly #parts: readonly Part[];
-  readonly #waits = new Set<Wait>();
-  readonly #follows: Promise<void>[] = [];
-  #over = false;
+  readonly #events: Events | undefined;
 
   private constructor(parts: readonly Part[]) {
     this.#parts = parts;
+    const governing = parts.find(({ tree }) => tree.controllers.includes("memory"));
+    this.#events = governing && new Events(governing);
   }
 
   /**
    * Makes a group that keeps a budget as far as there are controllers, and counts besides what `counted` says. Undefined where none of them is there.
    * Throws the error of what could not be made or written; nothing is left then.
+   * @param border has processes be in a group beneath, to which nothing is handed on. That is the top of a cgroup namespace made in there: who mounts
+   * groups inside sees no file of the limits, though they are theirs. In v2 alone: the counts of v1 are those of the group that one is in
    */
-  static make(budget: Budget, counted: readonly Controller[] = []): Group | undefined {
-    const trees = treesFor([...controllersOf(budget), ...counted]);
+  static make(budget: Budget, counted: readonly Controller[] = [], { border = false } = {}): Group | undefined {
+    const trees = treesFor([...controllersOf(budget), ...counted]).filter(({ version }) => !border || version === 2);
     if (trees.length === 0) return undefined;
     const name = `${++made}`;
     const parts: Part[] = [];
@@ -52,7 +82,12 @@ export class Group {
       for (const tree of trees) {
         const directory = join(directoryIn(tree), name);
         mkdirSync(directory, { mode: 0o700 });
-        parts.push({ tree, directory });
+        const entry = border ? join(directory, "in") : directory;
+        parts.push({ tree, directory, entry });
+        if (border) {
+          mkdirSync(entry, { mode: 0o700 });
+          writeGroup(directory, "cgroup.max.descendants", `${BENEATH}`);
+        }
         for (const { file, value, maybe } of settingsOf(budget, tree.version, tree.controllers)) {
           try {
             writeGroup(directory, file, value);
@@ -63,7 +98,7 @@ export class Group {
       }
       return new Group(parts);
     } catch (error) {
-      for (const { directory } of parts) removed(directory);
+      parts.forEach(isRemoved);
       throw error;
     }
   }
@@ -73,9 +108,30 @@ export class Group {
     return this.#parts.some(({ tree }) => tree.controllers.includes(controller));
   }
 
-  /** Puts a process in, which is to have no children yet. */
+  /** Opens what a process is forked into it by. Undefined where v2 has no door, for there is no `clone3`. */
+  doors(): Doors | undefined {
+    const of = (version: 1 | 2) => this.#parts.filter(({ tree }) => tree.version === version);
+    const [unified] = of(2);
+    clones ??= hasClone3();
+    if (unified !== undefined && !clones) return undefined;
+    const opened = new DisposableStack();
+    const door = (path: string, flags: number) =>
+      opened.use(new Descriptor(open(self, path, flags | O.CLOEXEC))).number;
+    try {
+      return {
+        directory: unified && door(unified.entry, O.DIRECTORY),
+        tasks: of(1).map(({ directory }) => door(join(directory, "tasks"), O.WRONLY)),
+        [Symbol.dispose]: () => opened.dispose(),
+      };
+    } catch (error) {
+      opened.dispose();
+      throw error;
+    }
+  }
+
+  /** Puts a process in that came by no door, and has no children yet. The kernel holds up all forks of the machine for that, some 10 ms. */
   place(pid: number): void {
-    for (const { directory } of this.#parts) writeGroup(directory, "cgroup.procs", `${pid}`);
+    for (const { entry } of this.#parts) writeGroup(entry, "cgroup.procs", `${pid}`);
   }
 
   /** What it counts, as far as there are controllers. Throws where it is gone. */
@@ -86,17 +142,16 @@ export class Group {
   /** The processes in it, by their numbers here. */
   members(): number[] {
     const [first] = this.#parts;
-    return first === undefined ? [] : membersOf(first.directory);
+    return first === undefined ? [] : membersOf(first.entry);
   }
 
   /** Ends everything in it, whatever it does meanwhile. Settles when nothing is left, and the group is gone; with false where something stays. */
   async end(): Promise<boolean> {
-    this.#over = true;
-    for (const wait of this.#waits) wait.cancel();
+    const silent = this.#events?.end();
     const gone = await Promise.all(
-      this.#parts.map(async ({ directory }) => removed(directory) || (await dismantle(directory))),
+      this.#parts.map(async (part) => isRemoved(part) || (await dismantle(part.directory))),
     );
-    await Promise.all(this.#follows); // they hold descriptors
+    await silent; // it holds descriptors
     return gone.every(Boolean);
   }
 
@@ -106,87 +161,18 @@ export class Group {
     if (!killed(directory)) void dismantle(directory);
   }
 
-  /**
-   * Calls `take` once, when the memory limit has had a process ended. In v1 the others go on, and whoever is told should end them: with
-   * `memory.oom.group` of v2 the kernel does.
-   */
+  /** Calls `take` once, when the memory limit has had a process ended. */
   onMemoryEnd(take: () => void): void {
-    const part = this.#parts.find(({ tree }) => tree.controllers.includes("memory"));
-    if (part === undefined) return;
-    const { directory, tree } = part;
-    let told = false;
-    const look = async () => {
-      // v1 tells that memory has run out, and counts the process that it ends for that when it has.
-      for (const until = performance.now() + COUNTED_MS; !told && !this.#over; await Bun.sleep(LOOK_MS)) {
-        if ((countsOf(directory, tree).memoryEnds ?? 0) > 0) {
-          told = true;
-          take();
-        } else if (tree.version === 2 || performance.now() > until) return;
-      }
-    };
-    const news = tree.version === 1 ? this.#legacyEvent(directory, "memory.oom_control", "") : "memory.events";
-    // Who cannot be watched is not kept to the limit: somebody removed the group, or there is no room for a descriptor.
-    this.#follows.push(this.#follow(directory, news, () => void look().catch(take)).catch(take));
+    this.#events?.onMemoryEnd(take);
   }
 
   /** Calls `take` once, when more memory than `bytes` is in use. */
   onMemory(bytes: number, take: () => void): void {
-    const part = this.#parts.find(({ tree }) => tree.controllers.includes("memory"));
-    if (part === undefined) return;
-    const { directory, tree } = part;
-    let told = false;
-    const once = () => {
-      if (told) return;
-      told = true;
-      take();
-    };
-    const gone = () => {}; // somebody removed the group; onMemoryEnd() sees to that
-    if (tree.version === 1) {
-      const news = this.#legacyEvent(directory, "memory.usage_in_bytes", `${bytes}`);
-      const look = () => {
-        if ((countsOf(directory, tree).memory ?? 0) >= bytes) once();
-      };
-      this.#follows.push(this.#follow(directory, news, look).catch(gone));
-      return;
-    }
-    // The kernel would hold back who is above it. Here it is a mark, which goes when it was passed.
-    writeGroup(directory, "memory.high", `${bytes}`);
-    const look = () => {
-      if ((countsOf(directory, tree).memoryWarnings ?? 0) === 0) return;
-      if (!told) writeGroup(directory, "memory.high", "max");
-      once();
-    };
-    this.#follows.push(this.#follow(directory, "memory.events", look).catch(gone));
+    this.#events?.onMemory(bytes, take);
   }
 
-  /** Has an event of v1 counted by a descriptor, which is readable then. The kernel's `cgroup-v1/memory` document, section 9 */
-  #legacyEvent(directory: string, file: string, argument: string): Descriptor {
-    const counter = new Descriptor(self.call("eventfd2", 0, O.CLOEXEC | O.NONBLOCK));
-    try {
-      using watched = new Descriptor(open(self, join(directory, file), O.RDONLY | O.CLOEXEC));
-      writeGroup(directory, "cgroup.event_control", `${counter.number} ${watched.number} ${argument}`.trim());
-      return counter;
-    } catch (error) {
-      counter.close();
-      throw error;
-    }
-  }
-
-  /** Calls `look` whenever an event counter or a file of v2 tells of something, until the group ends. */
-  async #follow(directory: string, what: Descriptor | string, look: () => void): Promise<void> {
-    using file =
-      typeof what === "string" ? new Descriptor(open(self, join(directory, what), O.RDONLY | O.CLOEXEC)) : what;
-    const text = new Uint8Array(4096);
-    while (!this.#over) {
-      // To have read it is to know of what was until then.
-      if (typeof what === "string") self.call("pread64", file.number, text, text.length, 0);
-      const wait = ready(file.number, typeof what === "string" ? "change" : "read");
-      this.#waits.add(wait);
-      await wait.done;
-      this.#waits.delete(wait);
-      if (this.#over) return;
-      if (typeof what !== "string") self.call("read", file.number, text, 8);
-      look();
-    }
+  /** Calls `take` once, when it thrashes at its memory limit. In v1 that is not to be seen. */
+  onThrashing(take: () => void): void {
+    this.#events?.onThrashing(take);
   }
 }

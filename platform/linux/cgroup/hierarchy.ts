@@ -62,7 +62,7 @@ export function hierarchiesOf({
 }
 
 /** A line of mountinfo, if it is of a tree of groups. `proc_pid_mountinfo(5)` */
-function mountOf(line: string): { version: 1 | 2; names: string[]; root: string; mount: string } | undefined {
+export function mountOf(line: string): { version: 1 | 2; names: string[]; root: string; mount: string } | undefined {
   const [before, after] = line.split(" - ", 2);
   const [type, , options] = (after ?? "").split(" ");
   if (type !== "cgroup" && type !== "cgroup2") return undefined;

@@ -85,6 +85,8 @@ function legacy({ memory, swap, processes, cpu, ...disk }: Budget): Placed[] {
     set("memory", "memory.limit_in_bytes", memory);
     // Both together; the kernel wants this one behind the other. It has none where swap is not counted.
     if (swap !== undefined) set("memory", "memory.memsw.limit_in_bytes", memory + swap, true);
+    // Buffers of TCP are no part of the other, and not so much as counted without a limit of their own.
+    set("memory", "memory.kmem.tcp.limit_in_bytes", memory, true);
   }
   if (processes !== undefined) set("pids", "pids.max", processes);
   if (cpu !== undefined) {

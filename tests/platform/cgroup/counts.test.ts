@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { devices, field, legacyDevices } from "../../../platform/linux/cgroup/counts.ts";
+import { devices, field, legacyDevices, stallOf } from "../../../platform/linux/cgroup/counts.ts";
 
 // As Linux 6.18 and 6.12 wrote them.
 const OOM = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
@@ -20,4 +20,10 @@ test("devices() and legacyDevices() add up disks, and nothing else of the same l
   expect(devices("254:0 \n")).toEqual([0, 0]); // a disk that was never used
   expect(legacyDevices(BLKIO)).toEqual([4097, 8194]);
   expect(legacyDevices("")).toEqual([0, 0]);
+});
+
+test("stallOf() takes the totals, and 0 for what an older kernel has no line of", () => {
+  const some = "some avg10=0.10 avg60=0.20 avg300=0.30 total=4711\n";
+  expect(stallOf(`${some}full avg10=0.00 avg60=0.00 avg300=0.00 total=815\n`)).toEqual({ some: 4711, full: 815 });
+  expect(stallOf(some)).toEqual({ some: 4711, full: 0 });
 });

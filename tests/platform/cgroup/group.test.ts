@@ -1,13 +1,15 @@
 // What groups keep, shown by what the kernel counts; each with the same act outside of one.
 import { afterEach, describe, expect, setDefaultTimeout } from "bun:test";
-import { mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync } from "node:fs";
 import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { field } from "../../../platform/linux/cgroup/counts.ts";
 import { disksOf } from "../../../platform/linux/cgroup/disks.ts";
 import { Group } from "../../../platform/linux/cgroup/group.ts";
 import type { Controller } from "../../../platform/linux/cgroup/hierarchy.ts";
 import { directoryIn, findTrees } from "../../../platform/linux/cgroup/home.ts";
 import type { Budget } from "../../../platform/linux/cgroup/settings.ts";
+import { testIf } from "../../syscalls/requirement.ts";
 import { runs, testGroups, until } from "./groups.ts";
 
 setDefaultTimeout(60_000);
@@ -130,6 +132,23 @@ describe("a group", () => {
     await until(() => group.counts().cpuMicroseconds! > 200_000);
   });
 
+  const psi = existsSync("/proc/pressure/cpu") && findTrees().trees.some(({ version }) => version === 2);
+  testIf(
+    "pressure",
+    psi,
+    "that takes cgroup v2 and CONFIG_PSI",
+  )("counts for how long all waited for a processor", async () => {
+    const stalled = (group: Group) => group.counts().stalls!.cpu.some;
+    const [crowd, calm] = [make({}, ["usage"]), make({}, ["usage"])];
+    const children = [
+      start(crowd, "<STDIN>; print 'begun'; fork() for 1..4; 1 while 1"),
+      start(calm, "<STDIN>; print 'begun'; <STDIN>"),
+    ];
+    for (const child of children) expect(await tell(child, "")).toBe("begun");
+    await until(() => stalled(crowd) > 100_000);
+    expect(stalled(calm)).toBeLessThan(stalled(crowd));
+  });
+
   testGroups("kill")("ends daemons, who is stopped, and who ignores signals", async () => {
     const group = make({}, ["kill"]);
     // Each of them says so itself when it is what it is to be; who is stopped says it before.
@@ -187,6 +206,53 @@ describe("a group", () => {
     const group = make({ processes: 2 });
     expect(directoryIn(tree)).not.toBe(before);
     expect(group.counts()).toMatchObject({ processes: 0 });
+  });
+
+  const fixture = fileURLToPath(new URL("../fixtures/doors.ts", import.meta.url));
+  const forked = async (lack: string) => JSON.parse(await Bun.$`${process.execPath} ${fixture} ${lack}`.text());
+  const { trees } = findTrees();
+
+  testGroups("pids")("has whom its doors let in before he does anything, in all trees", async () => {
+    expect(await forked("")).toEqual({ inside: trees.length, outside: 0, by: "doors" });
+  });
+
+  testGroups("pids")("has him where clone3 is refused too, as container engines do", async () => {
+    const by = trees.some(({ version }) => version === 2) ? {} : { by: "doors" };
+    expect(await forked("clone3")).toEqual({ inside: trees.length, outside: 0, ...by });
+  });
+
+  const unified = findTrees().trees.find(({ version }) => version === 2);
+  const testBorder = testIf(
+    "cgroup",
+    unified?.controllers.includes("memory") === true && Bun.which("unshare") !== null,
+    "that takes a memory group of v2, and unshare(1)",
+  );
+
+  testBorder("with a border is out of reach of who mounts groups inside and is its owner", async () => {
+    // What is seen there, then all that can be spoilt: files are written to, threads are asked for, groups are made.
+    const inside = `
+      mount -t cgroup2 none /mnt && cd /mnt || exit
+      [ -e memory.max ] && echo limits
+      for file in $(ls | grep -v -e freeze -e kill); do for value in max 1 +memory threaded; do echo $value > $file; done; done 2>/dev/null
+      mkdir $(seq 100) 2>/dev/null
+      echo made $(ls -d [0-9]* | wc -l)`;
+    for (const border of [false, true]) {
+      const group = Group.make({ memory: 32 * MIB, swap: 0, processes: 20 }, ["kill"], { border })!;
+      groups.push(group);
+      const child = start(
+        group,
+        `<STDIN>; open F, "-|", "unshare", "-UrmC", "sh", "-c", <<'END'; print <F>; <STDIN>\n${inside}\nEND\n`,
+      );
+      expect(await tell(child, "")).toBe(border ? "made 63\n" : "limits\nmade 100\n");
+      if (!border) continue;
+      const other = start(group, EATER);
+      expect(await tell(other, 64)).toBe("");
+      expect(group.counts()).toMatchObject({ memoryEnds: expect.any(Number), processes: expect.any(Number) });
+      await until(() => group.counts().memoryEnds! > 0);
+      group.kill();
+      await Promise.all([child.exited, other.exited]);
+      expect(await group.end()).toBe(true);
+    }
   });
 
   testGroups("pids")("takes no process that has ended: ESRCH", async () => {

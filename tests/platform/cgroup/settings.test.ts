@@ -4,12 +4,12 @@ import { type Budget, controllersOf, settingsOf } from "../../../platform/linux/
 
 const table: readonly (readonly [what: string, budget: Budget, v2: readonly string[], v1: readonly string[]])[] = [
   ["nothing", {}, [], []],
-  ["memory", { memory: 1e8 }, ["memory.max 100000000", "memory.oom.group 1"], ["memory.limit_in_bytes 100000000"]],
+  ["memory", { memory: 1e8 }, ["memory.max 100000000", "memory.oom.group 1"], ["memory.limit_in_bytes 100000000", "memory.kmem.tcp.limit_in_bytes 100000000"]],
   [
     "memory without swap, which v1 counts together",
     { memory: 1e8, swap: 0 },
     ["memory.max 100000000", "memory.oom.group 1", "memory.swap.max 0"],
-    ["memory.limit_in_bytes 100000000", "memory.memsw.limit_in_bytes 100000000"],
+    ["memory.limit_in_bytes 100000000", "memory.memsw.limit_in_bytes 100000000", "memory.kmem.tcp.limit_in_bytes 100000000"],
   ],
   ["processes", { processes: 5 }, ["pids.max 5"], ["pids.max 5"]],
   ["half a processor", { cpu: 0.5 }, ["cpu.max 50000 100000"], ["cpu.cfs_period_us 100000", "cpu.cfs_quota_us 50000"]],

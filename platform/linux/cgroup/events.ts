@@ -1,0 +1,183 @@
+/** What a group tells of its memory, as it happens. The kernel's `cgroup-v2` document; of v1 `cgroup-v1/memory`, section 9 */
+import { join } from "node:path";
+import { Descriptor } from "../../../syscalls/descriptor.ts";
+import { self } from "../../../syscalls/kernel.ts";
+import { open } from "../../../syscalls/linux/file.ts";
+import { O } from "../../../syscalls/linux/numbers.ts";
+import { ready, type Wait } from "../../../syscalls/ready.ts";
+import { writeGroup } from "./claim.ts";
+import { countsOf } from "./counts.ts";
+import type { Tree } from "./search.ts";
+import { readStrain, Thrashing } from "./thrashing.ts";
+
+/** For how long after it was told of the end of a process the kernel may take to count it, and how often we look. */
+const COUNTED_MS = 1000;
+const LOOK_MS = 5;
+
+/** What is waited for: an event counter of v1, or a file of v2 that changes. */
+interface News {
+  readonly file: Descriptor;
+  readonly counts: boolean;
+}
+
+/** Who wants to hear of news, and that there will be none. */
+interface Listener {
+  look(): void;
+  fail(): void;
+}
+
+/** Somebody removed the group: onMemoryEnd() sees to that. */
+const gone = () => {};
+
+export class Events {
+  readonly #directory: string;
+  readonly #tree: Tree;
+  readonly #waits = new Set<Wait>();
+  readonly #listeners: Listener[] = [];
+  readonly #follows: Promise<void>[] = [];
+  #timer: NodeJS.Timeout | undefined;
+  #over = false;
+
+  constructor({ directory, tree }: { readonly directory: string; readonly tree: Tree }) {
+    this.#directory = directory;
+    this.#tree = tree;
+  }
+
+  /** Tells nothing any more. Settles when its descriptors are closed. */
+  async end(): Promise<void> {
+    this.#over = true;
+    clearTimeout(this.#timer);
+    for (const wait of this.#waits) wait.cancel();
+    await Promise.all(this.#follows);
+  }
+
+  /**
+   * Calls `take` once, when the memory limit has had a process ended. In v1 the others go on, and whoever is told should end them: with
+   * `memory.oom.group` of v2 the kernel does.
+   */
+  onMemoryEnd(take: () => void): void {
+    let told = false;
+    const look = async () => {
+      // v1 tells that memory has run out, and counts the process that it ends for that when it has.
+      for (const until = performance.now() + COUNTED_MS; !told && !this.#over; await Bun.sleep(LOOK_MS)) {
+        if ((this.#counts().memoryEnds ?? 0) > 0) {
+          told = true;
+          take();
+        } else if (this.#tree.version === 2 || performance.now() > until) return;
+      }
+    };
+    // Who cannot be watched is not kept to the limit: somebody removed the group, or there is no room for a descriptor.
+    const listener = { look: () => void look().catch(take), fail: take };
+    if (this.#tree.version === 1) this.#hear(listener, this.#legacyEvent("memory.oom_control", ""));
+    else this.#hear(listener);
+  }
+
+  /** Calls `take` once, when more memory than `bytes` is in use. */
+  onMemory(bytes: number, take: () => void): void {
+    let told = false;
+    const once = () => {
+      if (told) return;
+      told = true;
+      take();
+    };
+    if (this.#tree.version === 1) {
+      const look = () => {
+        if ((this.#counts().memory ?? 0) >= bytes) once();
+      };
+      this.#hear({ look, fail: gone }, this.#legacyEvent("memory.usage_in_bytes", `${bytes}`));
+      return;
+    }
+    // The kernel would hold back who is above it. Here it is a mark, which goes when it was passed.
+    writeGroup(this.#directory, "memory.high", `${bytes}`);
+    const look = () => {
+      if ((this.#counts().memoryWarnings ?? 0) === 0) return;
+      if (!told) writeGroup(this.#directory, "memory.high", "max");
+      once();
+    };
+    this.#hear({ look, fail: gone });
+  }
+
+  /** Calls `take` once, when a group of v2 without swap does nothing any more but to give memory back and to read it again. */
+  onThrashing(take: () => void): void {
+    if (this.#tree.version === 1) return;
+    const thrashing = new Thrashing();
+    const look = () => {
+      this.#timer = undefined;
+      const strain = readStrain(this.#directory);
+      if (strain === undefined || this.#over) return;
+      const now = thrashing.see(strain, performance.now());
+      if (now === "thrashes") take();
+      else if (now === "strained") this.#timer = setTimeout(look, Thrashing.EVERY_MS).unref();
+    };
+    // The kernel says when a group has come to its limit. Until then nobody looks.
+    const begin = () => {
+      this.#timer ??= setTimeout(look, Thrashing.EVERY_MS).unref();
+    };
+    this.#hear({ look: begin, fail: gone });
+  }
+
+  /**
+   * Throws the error of the first wait. What fails later the listener is told.
+   * @param counter of v1; in v2 all hear of the same file
+   */
+  #hear(listener: Listener, counter?: Descriptor): void {
+    const listeners = counter === undefined ? this.#listeners : [];
+    if (listeners.length === 0) {
+      const file = counter ?? new Descriptor(open(self, join(this.#directory, "memory.events"), O.RDONLY | O.CLOEXEC));
+      try {
+        const news: News = { file, counts: counter !== undefined };
+        const first = this.#await(news);
+        const look = () => {
+          for (const { look } of listeners) look();
+        };
+        const follow = this.#follow(news, first, look).catch(() => {
+          for (const { fail } of listeners) fail();
+        });
+        this.#follows.push(follow);
+      } catch (error) {
+        file.close();
+        throw error;
+      }
+    }
+    listeners.push(listener);
+  }
+
+  #counts() {
+    return countsOf(this.#directory, { ...this.#tree, controllers: ["memory"] });
+  }
+
+  /** Has an event of v1 counted by a descriptor, which is readable then. */
+  #legacyEvent(file: string, argument: string): Descriptor {
+    const counter = new Descriptor(self.call("eventfd2", 0, O.CLOEXEC | O.NONBLOCK));
+    try {
+      using watched = new Descriptor(open(self, join(this.#directory, file), O.RDONLY | O.CLOEXEC));
+      writeGroup(this.#directory, "cgroup.event_control", `${counter.number} ${watched.number} ${argument}`.trim());
+      return counter;
+    } catch (error) {
+      counter.close();
+      throw error;
+    }
+  }
+
+  /** Calls `look` whenever there is news, until this ends. */
+  async #follow(news: News, first: Wait, look: () => void): Promise<void> {
+    using file = news.file;
+    for (let wait = first; ; wait = this.#await(news)) {
+      await wait.done;
+      this.#waits.delete(wait);
+      if (this.#over) return;
+      if (news.counts) self.call("read", file.number, new Uint8Array(8), 8);
+      look();
+      if (this.#over) return;
+    }
+  }
+
+  #await({ file, counts }: News): Wait {
+    // To have read a file is to know of what was until then.
+    const text = new Uint8Array(4096);
+    if (!counts) self.call("pread64", file.number, text, text.length, 0);
+    const wait = ready(file.number, counts ? "read" : "change");
+    this.#waits.add(wait);
+    return wait;
+  }
+}
