@@ -156,7 +156,15 @@ export interface Counters {
   readonly processes: number;
   /** How many more a control group refused. */
   readonly refusedProcesses?: number;
+  /** What they lost by waiting, where a control group counts that. */
+  readonly stalls?: Stalls;
 }
+
+/** For want of what time was lost. */
+export const SCARCE = ["cpu", "memory", "io"] as const;
+
+/** In microseconds: `some` while one waited for it at least, `full` while all did that had something to do. */
+export type Stalls = Readonly<Record<(typeof SCARCE)[number], { readonly some: number; readonly full: number }>>;
 
 /** How a process ended, as the kernel tells it, and what it used. */
 export interface Ended extends Counters {
@@ -301,6 +309,8 @@ export interface ContainerPlan {
   readonly join: readonly number[];
   /** What all of it together may use. */
   readonly limits?: Limits | undefined;
+  /** Whether somebody said how much memory that is. */
+  readonly memoryAsked?: boolean;
 }
 
 /** A program to be started, and what it starts with. Paths and ids are those of the inside. Plain data. */
@@ -338,6 +348,8 @@ export interface ProcessPlan {
   readonly filters: readonly Uint8Array[];
   /** The last of them, which hands calls to the host. */
   readonly supervised: Uint8Array | undefined;
+  /** Whether no filter keeps keys from it. Then it does not start without a session keyring of its own. */
+  readonly keys: boolean;
   /** Whether the puppet stays as the first process. Without it the program is that itself. */
   readonly init: boolean;
 }

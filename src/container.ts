@@ -18,7 +18,7 @@ import { ready } from "../syscalls/ready.ts";
 import { type Connection, connection } from "./connection.ts";
 import { type Exit, exitOf } from "./exit.ts";
 import { KILL, type Killer } from "./killer.ts";
-import type { SandboxLimits } from "./limits.ts";
+import { type SandboxLimits, writtenOf } from "./limits.ts";
 import { Client, Listener } from "./listener.ts";
 import { bind } from "./mounts.ts";
 import {
@@ -174,7 +174,12 @@ export function containerPlan(options: ContainerOptions): ContainerPlan {
     loopback: options.loopback ?? has("network"),
     clocks: options.clocks === undefined ? undefined : { monotonic: 0, boottime: 0, ...options.clocks },
     join: options.join ?? [],
-    ...(options.limits === undefined ? {} : { limits: limitsOf(options.limits) }),
+    ...(options.limits === undefined
+      ? {}
+      : {
+          limits: limitsOf(options.limits),
+          memoryAsked: Object.keys(writtenOf(options.limits, "memory")).length > 0,
+        }),
   };
 }
 
@@ -240,7 +245,7 @@ export class Container implements AsyncDisposable {
       clearTimeout(timer);
       signal?.removeEventListener("abort", abort);
       this.#ended = ended;
-      this.exit = ended.limit === undefined && this.#cause !== undefined ? this.#cause : exitOf(ended, undefined);
+      this.exit = ended.limit === undefined && this.#cause !== undefined ? this.#cause : exitOf(ended);
       for (const listener of this.#listeners) listener.close();
     });
     this.kernel = {
@@ -288,7 +293,6 @@ export class Container implements AsyncDisposable {
     launch.started();
     return new Process(running, launch, {
       signal: options.signal,
-      cpuTime: options.rlimits?.CPU,
       output: this.#output,
     });
   }

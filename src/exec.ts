@@ -145,7 +145,6 @@ async function start(argv: readonly string[], options: ExecOptions, output?: num
       name,
       signal,
       onMemoryWarning: onMemoryWarning ?? container.onMemoryWarning,
-      cpuTime: process.rlimits?.CPU,
       wallTime: plan.limits?.wallTime,
       output: allowanceOf(plan.limits?.output ?? output),
     });

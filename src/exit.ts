@@ -24,24 +24,10 @@ export type Exit =
   /** By itself, because the host let go of it: `disconnect()`. */
   | { readonly reason: "host gone" };
 
-/**
- * The least part of the limit that a process which reached it has used. For limits the kernel samples at clock ticks who runs, for reports
- * it measures: on a busy machine the two were seen up to a fifth apart.
- */
-const SAMPLED = 0.5;
-
-/** What the kernel's word on an end means, where the host knows no cause of its own. @param cpuTime the limit in seconds */
-export function exitOf(
-  { code, signal, limit, cpuMicroseconds }: Pick<Ended, "code" | "signal" | "limit" | "cpuMicroseconds">,
-  cpuTime: number | undefined,
-): Exit {
+/** What the kernel's word on an end means, where the host knows no cause of its own. */
+export function exitOf({ code, signal, limit }: Pick<Ended, "code" | "signal" | "limit">): Exit {
   if (limit !== undefined) return { reason: "limit", limit };
   if (code !== undefined) return { reason: "returned", code };
-  // RLIMIT_CPU ends a process with SIGKILL, which says nothing by itself; the time it used does.
-  const used = cpuMicroseconds / 1e6 / SAMPLED;
-  if (signal === constants.signals.SIGKILL && cpuTime !== undefined && used >= Math.ceil(cpuTime)) {
-    return { reason: "limit", limit: "cpuTime" };
-  }
   const name = Object.entries(constants.signals).find(([, number]) => number === signal)?.[0];
   return { reason: "signal", signal: name ?? `signal ${signal}` };
 }

@@ -250,6 +250,7 @@ function planOf(argv: readonly string[], options: ProcessOptions, descriptors: M
     ioPriority: options.ioPriority,
     filters: options.seccomp ?? [],
     supervised: undefined,
+    keys: true,
     init: options.init ?? true,
   };
 }
@@ -290,8 +291,6 @@ export function mustCount({ stdout, stderr, terminal }: ProcessOptions, output: 
 /** What ends a program, beside itself. */
 export interface Life {
   readonly signal?: AbortSignal | undefined;
-  /** What one of its processes may use, in seconds: `RLIMIT_CPU`. */
-  readonly cpuTime?: number | undefined;
   /** From now to its end, in milliseconds. */
   readonly wallTime?: number | undefined;
   /** What it may print. */
@@ -328,7 +327,7 @@ export class Process implements AsyncDisposable {
   #ended: Ended | undefined;
   #overflowed = false;
 
-  constructor(running: Running, launch: Launch, { signal, cpuTime, wallTime, output }: Life) {
+  constructor(running: Running, launch: Launch, { signal, wallTime, output }: Life) {
     this.#running = running;
     this.#launch = launch;
     this.pid = running.pid;
@@ -346,7 +345,7 @@ export class Process implements AsyncDisposable {
     this.exited = running.ended.then((how) => {
       signal?.removeEventListener("abort", abort);
       clearTimeout(timer);
-      return this.#end(how, cpuTime);
+      return this.#end(how);
     });
   }
 
@@ -413,12 +412,12 @@ export class Process implements AsyncDisposable {
   }
 
   /** Takes how it ended, and gives what a shell would. */
-  #end(how: Ended, cpuTime: number | undefined): number {
+  #end(how: Ended): number {
     const { code, signal } = how;
     this.#ended = how;
     // What counts prove comes first; then that it was our signal that ended it.
     const cause = how.limit === undefined && signal !== undefined ? this.#sent.get(signal) : undefined;
-    this.exit = this.#overflowed ? OVERFLOW : (cause ?? exitOf(how, cpuTime));
+    this.exit = this.#overflowed ? OVERFLOW : (cause ?? exitOf(how));
     if (code !== undefined) {
       this.exitCode = code;
       return code;

@@ -1,5 +1,5 @@
 /** Where the hosts of one user have their sockets: a directory that nobody else can enter. */
-import { lstatSync, mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
+import { lstatSync, mkdirSync, readdirSync, rmSync, type Stats, statSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
 import { Descriptor } from "../syscalls/descriptor.ts";
 import { SystemError } from "../syscalls/error.ts";
@@ -12,7 +12,7 @@ export function runDirectories(env: Readonly<Record<string, string | undefined>>
   const user = process.geteuid!();
   const given = env.XDG_RUNTIME_DIR ?? "";
   const offered = [...(isAbsolute(given) ? [given] : []), `/run/user/${user}`];
-  const ours = [...new Set(offered)].filter((path) => isOurs(path, 0o022));
+  const ours = [...new Set(offered)].filter((path) => isOurs(statSync(path, { throwIfNoEntry: false }), 0o022));
   return [...ours.map((path) => join(path, "caisson")), `/tmp/caisson-${user}`];
 }
 
@@ -23,27 +23,22 @@ export function makeRunDirectory(path = runDirectories()[0]!): string {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
   }
-  if (isLink(path) || !isOurs(path, 0o077))
+  if (!isOurs(lstatSync(path, { throwIfNoEntry: false }), 0o077))
     throw new Error(
       `Cannot use ${path}: a directory of user ${process.geteuid!()} that nobody else can enter (mode 0700) is expected; remove it, or set XDG_RUNTIME_DIR`,
     );
   return path;
 }
 
-/** A directory of this user's, and nobody else has these permissions on it. */
-function isOurs(path: string, others: number): boolean {
-  const status = statSync(path, { throwIfNoEntry: false });
+/** A directory of this user's, and nobody else has these permissions on it. No link is one that was not followed, and nobody swaps what is ours in /tmp. */
+function isOurs(status: Stats | undefined, others: number): boolean {
   return status?.isDirectory() === true && status.uid === process.geteuid!() && (status.mode & others) === 0;
-}
-
-function isLink(path: string): boolean {
-  return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true;
 }
 
 /** The sockets of hosts, some of which may be dead. */
 export function hostSockets(directories: readonly string[] = runDirectories()): string[] {
   return directories
-    .filter((directory) => !isLink(directory) && isOurs(directory, 0o077))
+    .filter((directory) => isOurs(lstatSync(directory, { throwIfNoEntry: false }), 0o077))
     .flatMap((directory) => readdirSync(directory).map((name) => join(directory, name)))
     .filter((path) => /\/\d+\.sock$/.test(path) && isSocket(path));
 }

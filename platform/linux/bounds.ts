@@ -11,14 +11,16 @@ import {
   type ProcessPlan,
 } from "../platform.ts";
 import { type Abilities, abilities } from "./abilities.ts";
+import { isFenced, showsGroups } from "./cgroup/border.ts";
 import type { Counts } from "./cgroup/counts.ts";
 import { disksOf } from "./cgroup/disks.ts";
-import { Group } from "./cgroup/group.ts";
+import { type Doors, Group } from "./cgroup/group.ts";
 import type { Controller } from "./cgroup/hierarchy.ts";
 import type { Budget } from "./cgroup/settings.ts";
 import { type Growth, watchGrowth } from "./growth.ts";
-import { groupLacks, writtenLack } from "./plan.ts";
+import { GROUP_REMEDY, groupLacks, sharedLacks } from "./plan.ts";
 import { shareOfTree } from "./usage.ts";
+import { cpuSeconds } from "./walls.ts";
 
 /** What is kept to limits. */
 export interface Bounded {
@@ -29,8 +31,11 @@ export interface Bounded {
   readonly paths: readonly string[];
   /** Whether there is no PID namespace whose end ends all of it. */
   readonly scattered: boolean;
-  /** Whether a group that it is in is out of its reach; otherwise one is of use for nothing but to end it. */
-  readonly governed: boolean;
+  /**
+   * Whether its group is out of its reach. Who owns that can be in one beneath, and behind a fence; otherwise a group is of use for nothing but to
+   * end it.
+   */
+  readonly reach: "out" | "fenced" | "owned";
 }
 
 /** What a group is to keep. */
@@ -78,11 +83,14 @@ const kibibytes = (count: number | undefined) => (count === undefined ? undefine
 
 export class Bounds {
   readonly #group: Group | undefined;
+  /** The same where it is out of reach: from one that its owner may change or leave, nothing is to be learnt. */
+  readonly #keeping: Group | undefined;
   readonly #limits: Limits;
   /** Whether it is one process, whose own limits suffice. */
   readonly #single: boolean;
   readonly #warning: number | undefined;
   readonly #watches: { stop(): void }[] = [];
+  #entered = false;
   #reached: Reached | undefined;
   /** Is told once, when more memory is in use than the limit that warns. */
   onWarning: () => void = () => {};
@@ -98,18 +106,22 @@ export class Bounds {
       ...(scattered ? ["kill" as const] : []),
     ];
     this.#warning = limits.memoryWarning === undefined ? undefined : limits.memoryWarning + (bounded.own ?? 0);
-    this.#group = bounded.governed
-      ? Group.make(budgetOf(bounded), counted)
-      : Group.make(
-          {},
-          counted.filter((each) => each === "kill"),
-        );
+    this.#group =
+      bounded.reach === "owned"
+        ? Group.make(
+            {},
+            counted.filter((each) => each === "kill"),
+          )
+        : Group.make(budgetOf(bounded), counted, { border: bounded.reach === "fenced" });
+    this.#keeping = bounded.reach === "owned" ? undefined : this.#group;
   }
 
-  /** What `start` returns. Where that throws, the group goes. */
-  of<Result>(start: () => Result): Result {
+  /** What `start` returns, which forks the first process through the group's doors. Where that throws, the group goes. */
+  of<Result>(start: (doors: Doors | undefined) => Result): Result {
     try {
-      return start();
+      using doors = this.#group?.doors();
+      this.#entered = doors !== undefined;
+      return start(doors);
     } catch (error) {
       void this.#group?.end();
       throw error;
@@ -117,16 +129,16 @@ export class Bounds {
   }
 
   /**
-   * Puts the first process in, which has no children yet. What no group keeps, or as a total of all processes, is looked at from here.
+   * The first process is there, and has no children yet. What no group keeps, or as a total of all processes, is looked at from here.
    * @param kill ends all of it
-   * @param read what it used so far; undefined once it is gone
+   * @param read what it used so far; undefined once it is gone. Throws where nothing can be opened just now
    */
   hold(pid: number, kill: () => void, read: () => Counters | undefined): void {
-    const group = this.#group;
-    group?.place(pid);
+    if (!this.#entered) this.#group?.place(pid);
+    const group = this.#keeping;
     const { memory, cpuTime, disk } = this.#limits;
     const govern = group?.governs("memory") === true;
-    const watch = (growth: Growth) => this.#watches.push(watchGrowth(growth));
+    const watch = (growth: Growth) => this.#watches.push(watchGrowth({ ...growth, used: unlessRefused(growth.used) }));
     const end = (limit: Reached) => () => {
       this.#reached ??= limit;
       kill();
@@ -137,16 +149,19 @@ export class Bounds {
       return resident === undefined || resident < least ? resident : kibibytes(shareOfTree(pid));
     };
     // What is missing one process does not go on: v2 ends all of them by itself.
-    if (govern) group.onMemoryEnd(kill);
-    else if (!this.#single)
+    if (govern) {
+      group.onMemoryEnd(kill);
+      group.onThrashing(end("memory"));
+    }
+    if (!govern && !this.#single)
       watch({ limit: memory, perSecond: MEMORY_PER_SECOND, used: bytesBelow(memory), reached: end("memory") });
     const warning = this.#warning;
-    const warn = () => this.onWarning();
+    const warn = () => queueMicrotask(() => this.onWarning()); // what that throws is none of the watch's affairs
     if (warning !== undefined && govern) group.onMemory(warning, warn);
     else if (warning !== undefined)
       watch({ limit: warning, perSecond: MEMORY_PER_SECOND, used: bytesBelow(warning), reached: warn });
     if (cpuTime !== undefined) {
-      const used = () => this.counts().cpuMicroseconds ?? read()?.cpuMicroseconds;
+      const used = () => this.#counts().cpuMicroseconds ?? read()?.cpuMicroseconds;
       const perSecond = cpus().length * 1e6;
       // A group counts those too that nobody waited for. Without one they count as they were seen.
       const everyMs = group?.governs("usage") === true || this.#single ? undefined : ORPHANS_MS;
@@ -154,17 +169,23 @@ export class Bounds {
     }
     if (disk !== undefined) {
       // A group of v1 does not count what the kernel writes later, and /proc not what children wrote for whom nobody waited.
-      const used = () => highest(read()?.writtenBytes, this.counts().writtenBytes);
+      const used = () => highest(read()?.writtenBytes, this.#counts().writtenBytes);
       watch({ limit: disk, perSecond: MEMORY_PER_SECOND, used, reached: end("disk") });
     }
   }
 
-  /** What the group counted; nothing where there is none, or it is gone. */
+  /** What the group counted; nothing where there is none, it is gone, or nothing can be opened just now. */
   counts(): Counts {
+    return unlessRefused(() => this.#counts())() ?? {};
+  }
+
+  /** Throws where nothing can be opened just now. */
+  #counts(): Counts {
     try {
-      return this.#group?.counts() ?? {};
-    } catch {
-      return {};
+      return this.#keeping?.counts() ?? {};
+    } catch (error) {
+      if (GONE.has((error as NodeJS.ErrnoException).code)) return {};
+      throw error;
     }
   }
 
@@ -173,18 +194,36 @@ export class Bounds {
     this.#group?.kill();
   }
 
-  /** Removes the group when all has ended, and gives what its counts prove of that. */
-  async over(): Promise<Pick<Ended, "limit">> {
+  /** Removes the group when all has ended, and gives what its counts prove of that, and what was `used` in all. */
+  async over(used?: Counters): Promise<Pick<Ended, "limit">> {
     for (const watch of this.#watches) watch.stop();
-    const limit = this.#reached ?? limitOf(this.counts());
+    // Who used up its time and then ended was quicker than the watch.
+    const spent = (used?.cpuMicroseconds ?? 0) >= (this.#limits.cpuTime ?? Number.POSITIVE_INFINITY) * 1e6;
+    const limit = this.#reached ?? limitOf(this.counts()) ?? (spent ? "cpuTime" : undefined);
     await this.#group?.end();
     return limit === undefined ? {} : { limit };
   }
 }
 
+/** How the files of a group say that somebody removed it. */
+const GONE: ReadonlySet<string | undefined> = new Set(["ENOENT", "ENODEV"]);
+
+/** Undefined where the kernel refuses it, as where no descriptor is left. */
+function unlessRefused<Result>(read: () => Result): () => Result | undefined {
+  return () => {
+    try {
+      return read();
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === undefined) throw error;
+      return undefined;
+    }
+  };
+}
+
 /** Which limit had something ended, if the counts prove that one did. */
 function limitOf(counts: Counts): "memory" | undefined {
-  return (counts.memoryEnds ?? 0) > 0 ? "memory" : undefined;
+  const { memoryEnds = 0, memoryReached = false } = counts; // the kernel may end it for want of memory elsewhere
+  return memoryEnds > 0 && memoryReached ? "memory" : undefined;
 }
 
 /** What each program of a container is limited to by itself, where it does not say so. */
@@ -195,32 +234,76 @@ export function rlimitsOf({ limits, namespaces }: ContainerPlan): ProcessPlan["l
     DATA: BigInt(memory),
     FSIZE: BigInt(fileSize),
     NOFILE: BigInt(files),
-    ...(cpuTime === undefined ? {} : { CPU: BigInt(Math.ceil(cpuTime) + 1) }),
+    ...(cpuTime === undefined ? {} : { CPU: cpuSeconds(cpuTime) }),
     // Without a namespace for users all that our user runs would count.
     ...(namespaces.includes("user") ? { NPROC: BigInt(processes) } : {}),
   };
 }
 
 /** What keeps a container to its limits; undefined for one that has none. Throws NotEnforced for a limit that nothing here can keep. */
-export function boundsOf({ limits, namespaces, root }: ContainerPlan, sandboxed: boolean): Bounds | undefined {
+export function boundsOf(plan: ContainerPlan, sandboxed: boolean): Bounds | undefined {
+  const { limits, namespaces, root } = plan;
   if (limits === undefined) return undefined;
-  // What runs in a user's container is that user outside, who owns the group, and may mount and move there; in a sandbox it may not.
-  const governed = sandboxed || abilities().root;
-  const able = governed ? abilities() : ungoverned(abilities());
-  // Of a sandbox that was said before, and perhaps allowed.
-  const written = writtenLack(limits, able);
-  const lacks: ReturnType<typeof groupLacks> = { ...groupLacks(limits, able), ...(written && { disk: written }) };
-  const [lack] = sandboxed ? [] : Object.entries(lacks);
-  if (lack !== undefined) throw new NotEnforced(lack[0] as Guarantee, ...lack[1], { allowable: false });
-  const lent = (root?.mounts ?? []).flatMap((each) => (each.kind === "bind" ? [each.source] : []));
-  return new Bounds({ limits, paths: ["/", ...lent], scattered: !namespaces.includes("pid"), governed });
+  const binds = (root?.mounts ?? []).filter((each) => each.kind === "bind");
+  const reach = sandboxed ? reachThrough(binds.filter(({ write }) => write)) : reachOf(plan);
+  const able = reach === "out" ? abilities() : ungoverned(abilities(), reach === "fenced" ? "cgroup v2" : undefined);
+  if (!sandboxed) refuseLack({ ...groupLacks(limits, able), ...sharedLacks(limits, able), ...memoryLack(plan, able) });
+  const lent = binds.map(({ source }) => source);
+  return new Bounds({ limits, paths: ["/", ...lent], scattered: !namespaces.includes("pid"), reach });
 }
 
-/** A machine whose control groups keep nothing of what is asked for. */
-function ungoverned(able: Abilities): Abilities {
-  const reason = "what runs in a container of an ordinary user can change its own group";
-  const refusals = Object.fromEntries(
-    Object.keys(able.groups ?? {}).map((controller) => [`cgroup ${controller}`, reason]),
-  );
-  return { ...able, groups: {}, refusals: { ...able.refusals, ...refusals } };
+/** In a sandbox nobody may mount, or write to groups, unless they are granted for that. */
+export function reachThrough(writable: Parameters<typeof showsGroups>[0]): Bounded["reach"] {
+  return showsGroups(writable) ? "owned" : "out";
+}
+
+/** What this machine can do for a sandbox that may write there. */
+export function abilitiesFor(writable: Parameters<typeof showsGroups>[0]): Abilities {
+  const able = abilities();
+  return reachThrough(writable) === "out" ? able : ungoverned(able, undefined, GRANTED);
+}
+
+/** Who is the owner of the group outside may mount the groups in a container, and write to its own; in a sandbox it may not mount. */
+function reachOf(plan: ContainerPlan): Bounded["reach"] {
+  const owner = process.geteuid!();
+  const isOwner = plan.maps?.uids.some(({ outside, count }) => owner >= outside && owner < outside + count) ?? true;
+  if (abilities().root && !isOwner) return "out";
+  return !abilities().root && isFenced(plan) ? "fenced" : "owned";
+}
+
+type Lacks = ReturnType<typeof groupLacks>;
+
+/** Of a sandbox that was said before, and perhaps allowed. */
+function refuseLack(lacks: Lacks): void {
+  const [lack] = Object.entries(lacks);
+  if (lack !== undefined) throw new NotEnforced(lack[0] as Guarantee, ...lack[1], { allowable: false });
+}
+
+/** A container's programs may share memory that nobody has resident, and no filter of ours is there to forbid that. */
+function memoryLack({ memoryAsked }: ContainerPlan, { groups = {}, refusals, remedies = {} }: Abilities): Lacks {
+  if (memoryAsked !== true || groups.memory !== undefined) return {};
+  const reason = refusals["cgroup memory"] ?? "there is none";
+  return { memory: [`no control group can keep what its processes share: ${reason}`, remedies.memory ?? GROUP_REMEDY] };
+}
+
+const OWNED = {
+  reason: "what runs in this container is the owner of its group outside, and could change it",
+  remedy:
+    "Run it in a sandbox, or as root in a container whose ids have none of root's; in v2 it is enough that the container shows no control groups",
+};
+const GRANTED = {
+  reason: "it is granted control groups to write to, and could change its own",
+  remedy: "Grant nothing for writing where control groups are mounted, nor what lies above",
+};
+
+/** A machine with no control groups but those of the version that keeps what is asked for. */
+function ungoverned(able: Abilities, kept: string | undefined, { reason, remedy } = OWNED): Abilities {
+  const all = Object.entries(able.groups ?? {});
+  const lost = all.filter(([, version]) => version !== kept).map(([controller]) => controller);
+  return {
+    ...able,
+    groups: Object.fromEntries(all.filter(([, version]) => version === kept)),
+    refusals: { ...able.refusals, ...Object.fromEntries(lost.map((controller) => [`cgroup ${controller}`, reason])) },
+    remedies: { ...able.remedies, ...Object.fromEntries(lost.map((controller) => [controller, remedy])) },
+  };
 }

@@ -31,7 +31,8 @@ import { resetSignals, signalProcess, unblockSignals } from "../../syscalls/linu
 import { socketPair } from "../../syscalls/linux/socket.ts";
 import type { Confined, Policy, Program, SupervisedCall, Supervision } from "../platform.ts";
 import { abilities, NAMESPACES, namespaceOf } from "./abilities.ts";
-import { Bounds } from "./bounds.ts";
+import { abilitiesFor, Bounds, reachThrough } from "./bounds.ts";
+import { outlives } from "./estate.ts";
 import { closingFilter, startingFilter } from "./filters.ts";
 import { Batch, type Prepared, prepare } from "./frame.ts";
 import { type Hearing, hearingOf } from "./hearing.ts";
@@ -39,16 +40,16 @@ import { mappedTree } from "./idmap.ts";
 import { mapsFor } from "./ids.ts";
 import { logged } from "./landlock.ts";
 import type { Puppet } from "./launch.ts";
-import { pathsOf } from "./paths.ts";
+import { grantedForWriting, pathsOf } from "./paths.ts";
 import { type Plan, planFor } from "./plan.ts";
 import { PuppetKernel } from "./remote.ts";
 import { runtime } from "./runtime.ts";
 import { listening, refusing } from "./supervise/handover.ts";
 import { superviseListener } from "./supervise/supervisor.ts";
-import { countersOf, grouped, rising } from "./usage.ts";
+import { countersOf, grouped, lasting, rising } from "./usage.ts";
 import { dropCapabilities, enterLandlock, enterRoot, setLimits, takeIds, withDirectory } from "./walls.ts";
 import { answerOf, ended } from "./watch.ts";
-import { CHILDS_STRINGS, forkPuppet } from "./zygote.ts";
+import { type Birth, CHILDS_STRINGS, forkPuppet } from "./zygote.ts";
 
 const SIGKILL = 9;
 /** What an idle Bun is charged for, with room: measured 5 to 30 MiB, of which the most are pages of files that nobody had read before. */
@@ -96,15 +97,20 @@ function build(
     own: IDLE_RESIDENT,
     paths: ["/", ...pathsOf(policy).map(({ source }) => source)],
     scattered: (plan.namespaces & CLONE.NEWPID) === 0n,
-    governed: true,
+    reach: reachThrough(grantedForWriting(policy)),
   });
   const given = [boot.number, output, error, ...program.lanes, input, ...mapped];
-  const puppet = bounds.of(() => fork(plan, new Map(given.map((descriptor, index) => [GIVEN + index, descriptor]))));
+  const placed = new Map(given.map((descriptor, index) => [GIVEN + index, descriptor]));
+  const puppet = bounds.of((doors) => fork(plan, { placed, doors }));
   try {
+    const used = rising(() => {
+      const own = puppet.pidfd.closed ? undefined : countersOf(puppet.pid);
+      return own === undefined ? undefined : grouped(own, bounds.counts());
+    });
     bounds.hold(
       puppet.pid,
       () => kill(puppet),
-      () => countersOf(puppet.pid),
+      () => (puppet.pidfd.closed ? undefined : used()),
     );
     // In a PID namespace of its own it is the first process, otherwise it keeps the number that the host sees.
     const pid = (plan.namespaces & CLONE.NEWPID) === 0n ? puppet.pid : 1;
@@ -112,13 +118,10 @@ function build(
     puppet.kernel.settle(); // what comes from here on, answerOf() takes
     puppet.kernel.post(walls.frame);
     hearing?.of(puppet.pid);
-    const usage = rising(() => {
-      const own = puppet.pidfd.closed ? undefined : countersOf(puppet.pid);
-      return own === undefined ? undefined : grouped(own, bounds.counts());
-    });
     const over = ended(puppet.pidfd).then(async (how) => {
       const counts = bounds.counts(); // of a group that over() removes
-      return { ...how, ...grouped(how, counts), memoryKib: 0, processes: 0, ...(await bounds.over()) };
+      const used = grouped(how, counts);
+      return { ...how, ...used, memoryKib: 0, processes: 0, ...(await bounds.over(used)) };
     });
     const heard = over.then(() => hearing?.end());
     return {
@@ -128,7 +131,7 @@ function build(
       closingFlags: SECCOMP_FILTER_FLAG.TSYNC | SECCOMP_FILTER_FLAG.TSYNC_ESRCH | (observed ? listenerFlags() : 0),
       started: started(puppet, walls.frame),
       ended: over,
-      usage,
+      usage: lasting(used),
       onMemoryWarning(take) {
         bounds.onWarning = take;
       },
@@ -148,8 +151,8 @@ function build(
   }
 }
 
-/** Forks a puppet into the namespaces of the plan. @param placed the host's descriptors for it, by its numbers */
-function fork(plan: Plan, placed: ReadonlyMap<number, number>): Puppet {
+/** Forks a puppet into the namespaces of the plan. */
+function fork(plan: Plan, where: Pick<Birth, "placed" | "doors">): Puppet {
   const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
   using socket = new Descriptor(ours);
   using strings = new Descriptor(theirs);
@@ -158,7 +161,7 @@ function fork(plan: Plan, placed: ReadonlyMap<number, number>): Puppet {
     sharedNetwork: plan.sharedNetwork,
     maps: (plan.namespaces & CLONE.NEWUSER) === 0n ? undefined : mapsFor(undefined),
     strings: strings.number,
-    placed,
+    ...where,
   });
   const kernel = new PuppetKernel(ours);
   kernel.await(born.take);
@@ -195,7 +198,7 @@ function blueprintOf(policy: Policy, asked: Asked): Blueprint {
   const key = JSON.stringify([policy, asked]);
   const known = blueprints.get(key);
   if (known !== undefined) return known;
-  const plan = adapted(planFor(policy, abilities(), runtime()), asked);
+  const plan = adapted(planFor(policy, abilitiesFor(grantedForWriting(policy)), runtime()), asked);
   const { observed } = asked;
   const walls = new Map<number, ReturnType<Blueprint["wallsFor"]>>();
   const blueprint: Blueprint = {
@@ -289,6 +292,7 @@ function openBoot(text: string): Descriptor {
 async function started(puppet: Puppet, frame: Prepared): Promise<void> {
   try {
     await answerOf(puppet.socket.take(), frame);
+    outlives(puppet.pidfd);
   } catch (error) {
     kill(puppet);
     throw error;

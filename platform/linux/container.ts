@@ -8,9 +8,13 @@ import { openProcess } from "../../syscalls/linux/process.ts";
 import { askForSender, socketPair } from "../../syscalls/linux/socket.ts";
 import { type Contained, type ContainerPlan, NAMESPACES, type ProcessPlan, type Running } from "../platform.ts";
 import { namespaceOf } from "./abilities.ts";
-import { FLAGS, Hand, HELD, orNothing, type Supervise, stringsFor } from "./hand.ts";
+import { attachHand } from "./attached.ts";
+import { Hand, orNothing } from "./hand.ts";
 import { isUnsettled } from "./lookup.ts";
+import { HELD, stringsFor } from "./places.ts";
 import type { Plan } from "./plan.ts";
+import type { Supervise } from "./programs.ts";
+import { FLAGS } from "./setup.ts";
 
 /** Starts a container. */
 export function contain(plan: ContainerPlan): Promise<Hand> {
@@ -91,7 +95,7 @@ export async function attach(pid: number): Promise<Contained> {
   using target = new Descriptor(openProcess(self, pid));
   const joined = NAMESPACES.filter((name) => namespaceOf(pid, name) !== namespaceOf("self", name));
   const flags = joined.reduce((bits, name) => bits | (name === "time" ? CLONE.NEWTIME : FLAGS[name]), 0n);
-  const hand = await Hand.join(target.number, { joined, flags });
+  const hand = await attachHand(target.number, { joined, flags });
   return await orNothing(hand, async () => {
     hand.listen();
     return hand;

@@ -12,11 +12,11 @@ import { openSignals, signalProcess } from "../../syscalls/linux/signal.ts";
 import { receiveDescriptors, sendDescriptors, socketPair } from "../../syscalls/linux/socket.ts";
 import type { Attempting, Driven, DrivePlan } from "../platform.ts";
 import { Batch, FRAME_SIZE, NEWS, prepare, STRINGS } from "./frame.ts";
-import { FLAGS } from "./hand.ts";
 import { writeMaps } from "./ids.ts";
 import { endPuppet, startPuppet } from "./launch.ts";
 import { settled } from "./lookup.ts";
 import { PuppetKernel } from "./remote.ts";
+import { FLAGS } from "./setup.ts";
 
 /** Starts a puppet. Throws the SystemError of the namespace that could not be made or entered. */
 export function drive(plan: DrivePlan): Driven {

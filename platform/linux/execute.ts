@@ -1,5 +1,6 @@
 /** A puppet's child becomes a program: what it starts with, step by step. */
-import type { Kernel } from "../../syscalls/kernel.ts";
+import { SystemError } from "../../syscalls/error.ts";
+import { type Kernel, self } from "../../syscalls/kernel.ts";
 import {
   capset,
   clearAmbient,
@@ -25,6 +26,7 @@ import {
   execute,
   executeDescriptor,
   joinSessionKeyring,
+  sessionKeyring,
   setGroupIds,
   setGroups,
   setKeepCapabilities,
@@ -55,6 +57,20 @@ export interface Held {
   readonly tid: Uint8Array;
 }
 
+let keyrings: boolean | undefined;
+
+/** Whether there are keys. A kernel without them, or an engine that refuses the call, leaves nothing to inherit or to use. */
+function hasKeyrings(): boolean {
+  if (keyrings !== undefined) return keyrings;
+  try {
+    sessionKeyring(self);
+    keyrings = true;
+  } catch (error) {
+    keyrings = error instanceof SystemError && error.code !== "ENOSYS" && error.code !== "EPERM";
+  }
+  return keyrings;
+}
+
 /** Makes the process that carries this out the program. Every step that changes who it is stands behind those that need who it was. */
 export function becomeProgram(kernel: Attempting, plan: ProcessPlan, held: Held): void {
   placeDescriptors(kernel, held);
@@ -69,8 +85,9 @@ export function becomeProgram(kernel: Attempting, plan: ProcessPlan, held: Held)
   else if (plan.init && plan.session === "group") setProcessGroup(kernel, 0, 0);
   resetSignals(kernel);
   unblockSignals(kernel);
-  // A kernel without keyrings, or an engine that refuses the call, leaves nothing to inherit or to use.
-  kernel.attempt(() => joinSessionKeyring(kernel));
+  // Keyrings count for the user that it is outside, who has room for some 200 (EDQUOT).
+  if (!plan.keys) kernel.attempt(() => joinSessionKeyring(kernel));
+  else if (hasKeyrings()) joinSessionKeyring(kernel);
   setUmask(kernel, plan.umask);
   if (typeof plan.directory === "number") {
     changeToDescriptor(kernel, plan.directory);

@@ -2,7 +2,9 @@
 import { machine } from "../../syscalls/kernel.ts";
 import type { Enforcement, Policy } from "../platform.ts";
 import { abilities } from "./abilities.ts";
+import { abilitiesFor } from "./bounds.ts";
 import { filtersOf } from "./filters.ts";
+import { grantedForWriting } from "./paths.ts";
 import { enforcementOf } from "./plan.ts";
 import type { Filter } from "./seccomp/index.ts";
 
@@ -17,7 +19,7 @@ export { confineSelf, dropCapabilities, setNoNewPrivs } from "./self.ts";
 export { observe } from "./supervise/observe.ts";
 
 export function enforcement(policy: Policy): Enforcement {
-  return enforcementOf(policy, abilities());
+  return enforcementOf(policy, abilitiesFor(grantedForWriting(policy)));
 }
 
 export function filters(policy: Policy, of: "actor" | "program"): Filter[] {

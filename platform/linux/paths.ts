@@ -32,6 +32,13 @@ export function pathsOf({ read, write, unveil, names }: Policy): Granted[] {
 
 export const isWritable = ({ permissions }: Unveiled) => /[wc]/.test(permissions);
 
+/** What of the host is granted for writing, with what is mounted there. */
+export function grantedForWriting(policy: Policy): { readonly source: string; readonly recursive: boolean }[] {
+  return pathsOf(policy)
+    .filter(isWritable)
+    .map(({ source }) => ({ source, recursive: true }));
+}
+
 /** What promises leave of paths; without any, all. */
 export function opened(paths: readonly Unveiled[], promises: Policy["promises"]): readonly Unveiled[] {
   return promises === undefined ? paths : narrowed(paths, promises);

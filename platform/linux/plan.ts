@@ -19,6 +19,7 @@ import {
 import { isWritable, opened, pathsOf } from "./paths.ts";
 import { needsPaths } from "./promises.ts";
 import type { Runtime } from "./runtime.ts";
+import { MOST_LOOKED_AT } from "./usage.ts";
 import { type Bind, type Root, rootOf } from "./walls.ts";
 
 export interface Plan {
@@ -189,14 +190,14 @@ export function enforcementOf(policy: Policy, able: Abilities): Enforcement {
 /** Which guarantees need a control group for these limits that is not to be had: why, and what to do about it. */
 export function groupLacks(
   limits: Limits,
-  { groups = {}, refusals }: Pick<Abilities, "groups" | "refusals">,
+  { groups = {}, refusals, remedies = {} }: Pick<Abilities, "groups" | "refusals" | "remedies">,
 ): Partial<Record<Guarantee, readonly [what: string, remedy: string]>> {
   const lacks = (controller: Controller, needed: boolean, cannot: string) =>
     !needed || groups[controller] !== undefined
       ? undefined
       : ([
           `no control group can ${cannot}: ${refusals[`cgroup ${controller}`] ?? "there is none"}`,
-          GROUP_REMEDY,
+          remedies[controller] ?? GROUP_REMEDY,
         ] as const);
   const memory = lacks("memory", limits.swap !== undefined, "keep memory from being swapped");
   const cpu = lacks("cpu", limits.cpu !== undefined, "share out processors");
@@ -205,15 +206,28 @@ export function groupLacks(
 }
 
 /**
- * Why nobody here counts all that several processes write to disk: an ordinary user may not read what the first process of a program counts, which
- * is what orphans wrote, too; and groups of v1 do not count what the kernel writes later. Undefined where it is counted, or nobody asks.
+ * What nothing here keeps of what the processes of a program take together: why, and what to do about it. What they write to disk /proc tells root
+ * alone, and nobody what children wrote that the kernel reaped by itself; groups of v1 do not count what it writes later.
  */
-export function writtenLack(
+export function sharedLacks(
   limits: Limits,
-  { root, groups = {} }: Pick<Abilities, "root" | "groups">,
-): readonly [what: string, remedy: string] | undefined {
-  if (limits.disk === undefined || root || groups.io === "cgroup v2") return undefined;
-  return ["no control group of v2 counts what its processes write, and /proc tells that root alone", GROUP_REMEDY];
+  { root, groups = {}, remedies = {} }: Pick<Abilities, "root" | "groups" | "remedies">,
+): Partial<Record<Guarantee, readonly [what: string, remedy: string]>> {
+  const counted = groups.io === "cgroup v2" || (root && limits.processes === 1);
+  const looked = groups.memory !== undefined || limits.processes <= MOST_LOOKED_AT;
+  return {
+    ...(limits.disk === undefined || counted
+      ? {}
+      : { disk: ["no control group of v2 counts what its processes write", DISK_REMEDY] as const }),
+    ...(looked
+      ? {}
+      : {
+          memory: [
+            `without a control group the host looks at ${MOST_LOOKED_AT} processes, and limits.processes is ${limits.processes}`,
+            remedies.memory ?? GROUP_REMEDY,
+          ] as const,
+        }),
+  };
 }
 
 /** What files cannot be guaranteed without, and what to do about it. */
@@ -266,8 +280,10 @@ export function rootRemedy({ namespaces, refusals }: Pick<Abilities, "namespaces
     ? USER_REMEDY
     : "Start Bun where no profile of a container engine or of AppArmor refuses mount(2) and pivot_root(2)";
 }
-const GROUP_REMEDY =
+export const GROUP_REMEDY =
   "Start Bun with `systemd-run --user --scope -p Delegate=yes`, or have a group delegated to its user and named in CAISSON_CGROUP (docs/limits.md)";
+const DISK_REMEDY =
+  "Have a group of v2 with the io controller delegated (docs/limits.md); or, as root, let it have one process";
 export const LANDLOCK_REMEDY = "Use Linux 5.13 or later and boot with landlock among the lsm= modules";
 export const SECCOMP_REMEDY =
   "Use a kernel with CONFIG_SECCOMP_FILTER, or a container engine whose own profile allows seccomp(2)";

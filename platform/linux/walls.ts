@@ -178,6 +178,14 @@ const STACK = 8n * 2n ** 20n;
 /** Page tables are counted by no limit, but there are no more of them than address space has need of: a 512th. */
 const ADDRESS_SPACE = 16 * 2 ** 30;
 
+/**
+ * RLIMIT_CPU, for while the host is too busy to look: it ends by SIGKILL, which says nothing, and counts ticks, at times a fifth more than was used. So
+ * it is to be later.
+ */
+export function cpuSeconds(cpuTime: number): bigint {
+  return BigInt(Math.ceil(cpuTime * 1.25) + 1);
+}
+
 /** Sets what the kernel counts for each process, but for descriptors, of which later steps need more. Hard limits, so that they cannot be raised. */
 export function setLimits(kernel: Kernel, limits: Limits, processes: number): void {
   setLimit(kernel, "CORE", 0n);
@@ -189,5 +197,5 @@ export function setLimits(kernel: Kernel, limits: Limits, processes: number): vo
   setLimit(kernel, "MEMLOCK", 0n);
   setLimit(kernel, "MSGQUEUE", 0n);
   setLimit(kernel, "SIGPENDING", 256n);
-  if (limits.cpuTime !== undefined) setLimit(kernel, "CPU", BigInt(Math.ceil(limits.cpuTime)));
+  if (limits.cpuTime !== undefined) setLimit(kernel, "CPU", cpuSeconds(limits.cpuTime));
 }

@@ -77,7 +77,7 @@ describe("an actor", () => {
     ]);
     const both = (value: number) => [`${value}`, `${value}`];
     expect(Object.fromEntries(limits)).toMatchObject({
-      "Max cpu time": both(20),
+      "Max cpu time": both(26),
       "Max file size": both(4096),
       "Max data size": both(IDLE_DATA + 256 * 2 ** 20),
       "Max core file size": both(0),

@@ -26,6 +26,7 @@ export function processPlan(argv: readonly string[], more: Partial<ProcessPlan> 
     ioPriority: undefined,
     filters: [],
     supervised: undefined,
+    keys: true,
     init: true,
     ...more,
   };

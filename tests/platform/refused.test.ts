@@ -205,8 +205,8 @@ describe("where there is no room", () => {
   });
 
   test("a puppet that cannot be held is ended", async () => {
-    for (const act of ["run", "attach"] as const)
-      expect(await refusal(["pidfd_open"], act)).toMatchObject({ name: "SystemError", code: "ENOSYS" });
+    const said = { message: expect.stringContaining("ENOSYS: pidfd_open") };
+    for (const act of ["run", "attach"] as const) expect(await refusal(["pidfd_open"], act)).toMatchObject(said);
   });
 
   for (const act of ["run", "container", "attach"] as const) {
@@ -215,8 +215,10 @@ describe("where there is no room", () => {
       const last = reports.pop();
       expect(last?.said).toContain("NoNewPrivs:\t1");
       expect(reports.length).toBeGreaterThan(5);
-      for (const { refused, left, room } of reports)
-        expect({ room, code: refused?.code, left }).toEqual({ room, code: "EMFILE", left: [0, 0, 0] });
+      for (const { refused, left, room } of reports) {
+        expect({ room, code: refused?.code, left }).toMatchObject({ room, code: "EMFILE", left: { 1: 0, 2: 0 } });
+        expect(left[0]).toBeLessThanOrEqual(0); // a zygote that was not understood is ended, with its two descriptors
+      }
       expect(last?.left).toEqual([0, 0, 0]);
     });
   }

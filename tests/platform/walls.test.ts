@@ -285,7 +285,7 @@ testPuppet("setLimits() sets hard limits", () => {
     MEMLOCK: 0,
     MSGQUEUE: 0,
     SIGPENDING: 256,
-    CPU: 2,
+    CPU: 3,
   };
   for (const [name, value] of Object.entries(expected)) {
     const limit = getLimit(puppet.kernel, name as keyof typeof RLIMIT);

@@ -1,0 +1,67 @@
+/** What a container's puppet tells of its children: the programs that it started, and orphans. */
+import { CLD, decodeNews, SIGINFO_SIZE } from "../../syscalls/linux/process.ts";
+import type { Ended } from "../platform.ts";
+import { NEWS_SIZE } from "./frame.ts";
+
+/** A program that runs, and whom to tell of it. */
+export interface Program {
+  /** As the container sees it. */
+  readonly pid: number;
+  over: boolean;
+  readonly end: (how: Ended) => void;
+  stopped: (signal: number) => void;
+}
+
+/** How many ends are kept of what may be a program that is about to be known. */
+const MOST_EARLY = 1024;
+
+export class Children {
+  /** The last one's end. */
+  last: Ended | undefined;
+  /** The most that one of them used. The puppet's own is that of the host, whose memory it shared before it was a puppet. */
+  peakKib = 0;
+  readonly #programs = new Map<number, Program>();
+  /** Ends of those that were not yet known to have begun. */
+  readonly #early = new Map<number, Ended>();
+  /** How many programs are not yet known to have begun. */
+  #starting = 0;
+
+  /** A program is about to begin: it may end before anybody knows its number. */
+  begin(): void {
+    this.#starting++;
+  }
+
+  begun(): void {
+    this.#starting--;
+    if (this.#starting === 0) this.#early.clear();
+  }
+
+  /** Tells a program of its end from now on, or at once where it has ended. */
+  add(program: Program): void {
+    const early = this.#early.get(program.pid);
+    if (early === undefined) this.#programs.set(program.pid, program);
+    else program.end(early);
+  }
+
+  drop(program: Program): void {
+    program.over = true;
+    this.#programs.delete(program.pid);
+  }
+
+  /** Takes news of a child. */
+  take(bytes: Uint8Array): void {
+    if (bytes.length !== NEWS_SIZE) throw new Error(`Cannot trust a puppet: its news have ${bytes.length} bytes`);
+    const { pid, event, ...how } = decodeNews(bytes.subarray(0, SIGINFO_SIZE), bytes.subarray(SIGINFO_SIZE));
+    const program = this.#programs.get(pid);
+    if (event === CLD.STOPPED) program?.stopped(how.signal!);
+    if (event >= CLD.TRAPPED) return;
+    this.last = how;
+    this.peakKib = Math.max(this.peakKib, how.peakKib);
+    if (program !== undefined) program.end(how);
+    else if (this.#starting > 0) {
+      // Among them are those of orphans, as many as there are.
+      if (this.#early.size === MOST_EARLY) this.#early.delete(this.#early.keys().next().value!);
+      this.#early.set(pid, how);
+    }
+  }
+}
