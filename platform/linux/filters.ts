@@ -23,9 +23,12 @@ import { promiseFilter } from "./promises.ts";
 import { chain } from "./seccomp/chain.ts";
 import { compile } from "./seccomp/compile.ts";
 import type { Action, Arg, Filter, Rule, Test } from "./seccomp/filter.ts";
+import { spaceRules } from "./space.ts";
 
 const DENIED: Action = { errno: 1 }; // EPERM: no other wall answers with it, so it tells which one refused
 const ABSENT: Action = { errno: 38 }; // ENOSYS: callers then take the older call, whose arguments a filter can see
+const USED_UP: Action = { errno: "EMFILE" }; // what else the call fails with, so callers know what to do: most look now and then instead
+const IGNORED: Action = { errno: 0 };
 
 const allow = (...calls: readonly SyscallName[]): Rule[] => calls.map((call) => ({ call, action: "allow" }));
 const allowWhen = (call: SyscallName, ...when: readonly Test[]): Rule => ({ call, action: "allow", when });
@@ -278,7 +281,7 @@ const FILES: readonly Rule[] = [
   ...ASKING,
   ...WRITING,
   { call: "openat2", action: ABSENT }, // its mode is in memory, where no filter sees it
-  ...allow("link", "linkat", "symlink", "symlinkat", "truncate", "ftruncate", "fallocate", "flock", "sync"),
+  ...allow("link", "linkat", "symlink", "symlinkat", "truncate", "ftruncate", "flock", "sync"),
   ...allow(
     "syncfs",
     "sync_file_range",
@@ -292,7 +295,9 @@ const FILES: readonly Rule[] = [
     "futimesat",
   ),
   ...allow("getxattr", "lgetxattr", "fgetxattr", "listxattr", "llistxattr", "flistxattr"),
-  ...allow("inotify_init", "inotify_init1", "inotify_add_watch", "inotify_rm_watch", "fadvise64", "mincore", "msync"),
+  // All that a user of the host may have would be gone for the host, too: they count in every user namespace upwards.
+  ...(["inotify_init", "inotify_init1"] as const).map((call): Rule => ({ call, action: USED_UP })),
+  ...allow("inotify_add_watch", "inotify_rm_watch", "fadvise64", "mincore", "msync"),
   ...(["chmod", "fchmod"] as const).map((call) => allowWhen(call, bits(1, SPECIAL_MODES, 0))),
   ...(["fchmodat", "fchmodat2"] as const).map((call) => allowWhen(call, bits(2, SPECIAL_MODES, 0))),
   allowWhen("creat", bits(1, SPECIAL_MODES, 0)),
@@ -309,7 +314,7 @@ const PROGRAM_DESCRIPTORS: readonly Rule[] = [
   ...[F.SETLEASE, F.NOTIFY].map(
     (command): Rule => ({ call: "fcntl", action: DENIED, when: [bits(1, 0xffff_ffffn, command)] }),
   ),
-  ...allow("ioctl", "fcntl", "getsockopt", "setsockopt", "preadv2", "pwritev2", "splice", "tee", "vmsplice"),
+  ...allow("ioctl", "fcntl", "getsockopt", "setsockopt", "preadv2", "pwritev2", "splice", "tee"),
   ...allow("sendmmsg", "recvmmsg", "epoll_create", "eventfd", "signalfd", "signalfd4", "epoll_pwait2"),
   // No datagrams: they can be sent to any path, which nobody would be asked about.
   ...[SOCK.STREAM, SOCK.SEQPACKET].map((type) => allowWhen("socketpair", equal(0, AF.UNIX), bits(1, 0xf, type))),
@@ -362,9 +367,22 @@ const PROCESSES: readonly Rule[] = [
   allowWhen("seccomp", bits(1, SECCOMP_FILTER_FLAG.NEW_LISTENER, 0)),
 ];
 
-/** Memory that no process would be counted for. */
+/**
+ * Memory that no process would be counted for. So are huge pages of which a pipe was given a part, by `vmsplice`, which is not allowed; and what
+ * /dev/zero maps for who may write to it (`sandboxed.ts`).
+ */
 const COUNTED: readonly Rule[] = [
-  { call: "mmap", action: DENIED, when: [bits(3, MAP.SHARED | MAP.ANONYMOUS, MAP.SHARED | MAP.ANONYMOUS)] },
+  ...[MAP.SHARED | MAP.ANONYMOUS, MAP.HUGETLB].map(
+    (flags): Rule => ({ call: "mmap", action: DENIED, when: [bits(3, flags, flags)] }),
+  ),
+  // Buffers stay as large as they are. The kernel, too, is silent about what it does not give.
+  ...[SO.SNDBUF, SO.RCVBUF].map(
+    (option): Rule => ({
+      call: "setsockopt",
+      action: IGNORED,
+      when: [bits(1, 0xffff_ffffn, SOL.SOCKET), bits(2, 0xffff_ffffn, option)],
+    }),
+  ),
 ];
 
 /** Connections within a network namespace of its own, where a proxy of the host's listens. */
@@ -384,7 +402,7 @@ export const SOCKETS: readonly Rule[] = [
 
 /** What holds for a program and all that it starts. */
 export function programFilter(policy: Policy, machine: Machine): Uint8Array {
-  return kept(["program", machine, policy.net.length > 0], () =>
+  return kept(["program", machine, policy.net.length > 0, policy.limits.disk !== undefined], () =>
     compile({ machine, default: DENIED, rules: programRules(policy) }),
   );
 }
@@ -392,7 +410,7 @@ export function programFilter(policy: Policy, machine: Machine): Uint8Array {
 /** What a program may do; anything else is refused. */
 function programRules(policy: Policy): Rule[] {
   const rules = [COUNTED, FILES, PROGRAM_DESCRIPTORS, DESCRIPTORS, ANY_MEMORY, PROCESSES, THREADS, SIGNALS, TIME, SELF];
-  return [...rules, ...(policy.net.length > 0 ? [STREAMS] : [])].flat();
+  return [spaceRules(policy.limits), ...rules, ...(policy.net.length > 0 ? [STREAMS] : [])].flat();
 }
 
 /** What Bun tries now and then, and does without. */

@@ -57,6 +57,8 @@ export interface Furniture {
   readonly rootInside: boolean;
   /** Whether an empty root is read-only in the end. */
   readonly readonlyRoot: boolean;
+  /** How many bytes may be written over what lies beneath, by all overlays that keep them in memory together. */
+  readonly room?: number | undefined;
 }
 
 /** A place that is a directory on every machine that runs Bun. In this mount namespace alone, the new root grows on it. */
@@ -68,7 +70,7 @@ const SCRATCH = 600;
 
 const DEVICES = ["null", "zero", "full", "random", "urandom", "tty"];
 const DEVICE_LINKS = { fd: "/proc/self/fd", stdin: "fd/0", stdout: "fd/1", stderr: "fd/2", ptmx: "pts/ptmx" } as const;
-const SHARED_MEMORY = "67108864";
+const SHARED_MEMORY = 2 ** 26;
 /** What of /proc changes the machine, and what tells of its memory. */
 const FROZEN = ["sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi"];
 const COVERED = ["kcore", "keys", "timer_list", "latency_stats", "sched_debug"];
@@ -97,12 +99,16 @@ export function furnish(kernel: Attempting, furniture: Furniture): () => void {
   // Here and not earlier: the sources are found with the rights of the host's user. Here and not later: who has no id in the
   // user namespace cannot create a file.
   furniture.takeIds(kernel);
-  prepareLayers(kernel, mounts, sources, furniture.user);
+  prepareLayers(kernel, furniture, sources);
 
   const [first] = mounts;
   const given = first?.target === "/" ? sources.get(first)?.[0] : undefined;
   if (given === undefined) {
-    mount(kernel, "caisson", BASE, { type: "tmpfs", flags: MS.NOSUID | MS.NODEV, data: "mode=755,size=16m" });
+    mount(kernel, "caisson", BASE, {
+      type: "tmpfs",
+      flags: MS.NOSUID | MS.NODEV,
+      data: "mode=755,size=16m,nr_inodes=4096",
+    });
   } else {
     setMountAttributes(kernel, given, { set: attributesOf(first!) }, { recursive: isRecursive(first!) });
     attach(kernel, given, BASE);
@@ -185,11 +191,14 @@ export function openSource(
  * Makes what cannot be made without a path, on a tmpfs that goes away with the old root: overlays, whose layers must be attached
  * somewhere, and files that lie on others.
  */
-function prepareLayers(kernel: Kernel, mounts: readonly Mount[], sources: Map<Mount, number[]>, user: boolean): void {
+function prepareLayers(kernel: Kernel, { mounts, user, room }: Furniture, sources: Map<Mount, number[]>): void {
   const overlays = mounts.filter((each) => each.kind === "overlay");
   const covers = mounts.filter((each, index) => each.kind === "file" && isLent(mounts.slice(0, index), each.target));
   if (overlays.length + covers.length === 0) return;
-  const tmpfs = fileSystem(kernel, "tmpfs", SAFE, { mode: "755" });
+  // The content of files is the host's own, and no part of what is limited.
+  const lent = (covers as Of<"file">[]).reduce((sum, { content }) => sum + content.length + PAGE, 0);
+  const limits = room === undefined ? {} : roomFor(room + lent);
+  const tmpfs = fileSystem(kernel, "tmpfs", SAFE, { mode: "755", ...limits });
   // On top of the root, where no path leads: who has the old root goes on to see that.
   const top = open(kernel, "/", PATH);
   attachTo(kernel, tmpfs, top);
@@ -387,7 +396,7 @@ function put(inside: Inside, each: Mount, sources: readonly number[]): void {
       return;
     }
     case "tmpfs": {
-      const settings = { mode: each.mode.toString(8), ...(each.size === undefined ? {} : { size: `${each.size}` }) };
+      const settings = { mode: each.mode.toString(8), ...(each.size === undefined ? {} : roomFor(each.size)) };
       inside.attach(fileSystem(kernel, "tmpfs", SAFE, settings), target, own);
       return;
     }
@@ -446,6 +455,15 @@ function attributesOf(each: Mount): bigint {
 
 function isRecursive(each: Mount): boolean {
   return each.kind === "bind" && each.directory && each.recursive;
+}
+
+/** So many files there may be in any case, for what is small is hardly measured in pages. */
+const FEWEST_FILES = 1024;
+const PAGE = 4096;
+
+/** The settings of a tmpfs with room for this much. A file that is empty takes none of it, but memory of the kernel's: there are to be no more than pages. */
+function roomFor(bytes: number): { readonly size: string; readonly nr_inodes: string } {
+  return { size: `${bytes}`, nr_inodes: `${Math.max(FEWEST_FILES, Math.ceil(bytes / PAGE))}` };
 }
 
 /** A detached mount of a new file system. */
@@ -507,7 +525,7 @@ const present = new Map<string, boolean>();
 function furnishDevices(inside: Inside, { target, shared }: Of<"dev">, devices: readonly number[]): void {
   const { kernel } = inside;
   const at = (name: string) => `${target}/${name}`;
-  const settings = { mode: "755", size: "1048576" };
+  const settings = { mode: "755", ...roomFor(2 ** 20) };
   inside.attach(fileSystem(kernel, "tmpfs", MOUNT_ATTR.NOSUID | MOUNT_ATTR.NOEXEC, settings), target, {
     directory: true,
     owner: "own",
@@ -521,6 +539,6 @@ function furnishDevices(inside: Inside, { target, shared }: Of<"dev">, devices: 
   const pts = fileSystem(kernel, "devpts", MOUNT_ATTR.NOSUID | MOUNT_ATTR.NOEXEC, { ptmxmode: "0666", mode: "0620" });
   inside.attach(pts, at("pts"), { directory: true, owner: "host" });
   if (!shared) return;
-  const shm = fileSystem(kernel, "tmpfs", SAFE | MOUNT_ATTR.NOEXEC, { mode: "1777", size: SHARED_MEMORY });
+  const shm = fileSystem(kernel, "tmpfs", SAFE | MOUNT_ATTR.NOEXEC, { mode: "1777", ...roomFor(SHARED_MEMORY) });
   inside.attach(shm, at("shm"), { directory: true, owner: "own" });
 }

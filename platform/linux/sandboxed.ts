@@ -7,6 +7,7 @@ import { getLimit } from "../../syscalls/linux/process.ts";
 import {
   type ContainerPlan,
   type Enforcement,
+  type Guarantee,
   type Mount,
   NAMESPACES,
   type Namespace,
@@ -19,16 +20,18 @@ import {
   type Unveiled,
 } from "../platform.ts";
 import { type Abilities, abilities } from "./abilities.ts";
+import { abilitiesFor } from "./bounds.ts";
 import { contain, execute } from "./container.ts";
 import { programFilter } from "./filters.ts";
 import { type Hearing, hearingOf } from "./hearing.ts";
 import { mapsFor } from "./ids.ts";
 import { handledBy, logFlags, logged, type PathRule, PROC_ACCESS, PROGRAM_ACCESS, unveilAccess } from "./landlock.ts";
-import { isWritable, opened, pathsOf } from "./paths.ts";
-import { enforcementOf, type Plan, PROC_REMEDY, rootRemedy, USER_REMEDY, writtenLack } from "./plan.ts";
+import { grantedForWriting, isWritable, opened, pathsOf } from "./paths.ts";
+import { enforcementOf, type Plan, PROC_REMEDY, rootRemedy, sharedLacks, USER_REMEDY } from "./plan.ts";
 import { programOf } from "./program.ts";
 import { type Handover, handoverOf, listening, permits } from "./supervise/handover.ts";
 import { type Audience, superviseListener, type Watch } from "./supervise/supervisor.ts";
+import { cpuSeconds } from "./walls.ts";
 
 /** What is planned for a program in a sandbox. */
 export interface SandboxPlan {
@@ -113,7 +116,10 @@ export function planProgram(
   policy: Policy,
   process: ProcessPlan,
   { mounts, supervision }: { readonly mounts: readonly Mount[]; readonly supervision?: Supervision | undefined },
-  able: Abilities = abilities(),
+  able: Abilities = abilitiesFor([
+    ...grantedForWriting(policy),
+    ...mounts.flatMap((each) => (each.kind === "bind" && each.write ? [each] : [])),
+  ]),
 ): SandboxPlan {
   const enforcement = programEnforcement(policy, able);
   const mapped = (able.namespaces & CLONE.NEWUSER) !== 0n;
@@ -202,6 +208,7 @@ export function planProgram(
       noNewPrivileges: true,
       filters: [...process.filters, ...filters],
       supervised: handover?.filter,
+      keys: false,
       limits: {
         CORE: 0n,
         DATA: BigInt(limits.memory),
@@ -213,7 +220,7 @@ export function planProgram(
         MEMLOCK: 0n,
         MSGQUEUE: 0n,
         SIGPENDING: 256n,
-        ...(limits.cpuTime === undefined ? {} : { CPU: BigInt(Math.ceil(limits.cpuTime) + LATER) }),
+        ...(limits.cpuTime === undefined ? {} : { CPU: cpuSeconds(limits.cpuTime) }),
       },
     },
     landlock: able.landlock === 0 ? undefined : landlockFor(able, { lent, paths, mounts, promises: policy.promises }),
@@ -245,6 +252,9 @@ function lettersOf(mount: Mount): string {
   }
 }
 
+/** Not /dev/zero: mapped by who may write to it, it is memory that processes share, and that counts for none of them. */
+const WRITTEN = ["null", "full", "random", "urandom", "tty", "pts"];
+
 /** Landlock's rules: a second wall behind the mounts, and for promises the one that tells files apart. */
 function landlockFor(
   { landlock: abi, errata, proc }: Abilities,
@@ -268,7 +278,6 @@ function landlockFor(
   const left = opened(visible, promises).filter(({ path }) => isThere(path, visible));
   const grant = ({ path, permissions }: Unveiled) =>
     rule(path, unveilAccess(permissions, directories.has(path) || isHostDirectory(path), handled) & ~FS.RESOLVE_UNIX);
-  const all = handled.fs & (FS.READ_FILE | FS.WRITE_FILE | FS.READ_DIR | FS.TRUNCATE | FS.IOCTL_DEV);
   // Inside a network namespace of its own, there is nothing to reach but what the host put there.
   return {
     handled: { ...handled, net: 0n },
@@ -277,7 +286,8 @@ function landlockFor(
       ...left.map(grant),
       // The host's would show everyone, by the names of its directories too: the program sees itself alone there, its children nothing.
       rule(proc === "mount" ? "/proc" : "/proc/self", PROC_ACCESS | FS.WRITE_FILE),
-      rule("/dev", all),
+      rule("/dev", FS.READ_FILE | FS.READ_DIR | FS.IOCTL_DEV),
+      ...WRITTEN.map((name) => rule(`/dev/${name}`, FS.WRITE_FILE | FS.TRUNCATE)),
       ...(proc === "mount" ? [rule("/", FS.READ_DIR)] : []),
     ],
     flags: logFlags(abi, false),
@@ -289,9 +299,6 @@ const isHostDirectory = (path: string) => statSync(path, { throwIfNoEntry: false
 /** A file that promises name beneath a granted directory may be on this host, or not. */
 const isThere = (path: string, visible: readonly Unveiled[]) =>
   visible.some((each) => each.path === path) || statSync(path, { throwIfNoEntry: false }) !== undefined;
-
-/** The host watches the time of all processes together, and tells the limit from other ends. The kernel's limit of each, in seconds behind that, is for a host that is busy. */
-const LATER = 1;
 
 /** What no policy of a program goes without. */
 const ALWAYS = { allowable: false } as const;
@@ -321,8 +328,8 @@ function programEnforcement(policy: Policy, able: Abilities): Enforcement {
       PROC_REMEDY,
       ALWAYS,
     );
-  const written = writtenLack(policy.limits, able);
-  if (written !== undefined && !policy.allowUnenforced.includes("disk")) throw new NotEnforced("disk", ...written);
+  for (const [guarantee, lack] of Object.entries(sharedLacks(policy.limits, able)) as [Guarantee, [string, string]][])
+    if (!policy.allowUnenforced.includes(guarantee)) throw new NotEnforced(guarantee, ...lack);
   const { memory } = able.groups ?? {};
   return {
     ...enforcement,

@@ -1,4 +1,6 @@
-/** Options of sockets and requests to devices, from headers that the generator does not read: netinet/*.h, linux/sockios.h, sound/asound.h, linux/videodev2.h. */
+/** Options of sockets and requests to devices, from headers that the generator does not read: netinet/*.h, linux/sockios.h, sound/asound.h, linux/videodev2.h; and modes of fallocate(2), from linux/falloc.h. */
+
+export const FALLOC_FL = { KEEP_SIZE: 1, PUNCH_HOLE: 2 } as const;
 
 export const TCP = {
   NODELAY: 1,

@@ -200,15 +200,23 @@ describe("planProgram() with a limit of what is written to disk", () => {
     planProgram(policy({ limits, ...more }), program(), { mounts: [] }, machine(able));
 
   test("refuses where nobody counts what all processes write", () => {
-    for (const able of [{}, { groups: { io: "cgroup v1" } }])
+    for (const able of [{}, { groups: { io: "cgroup v1" } }, { root: true }])
       expect(() => planned(able)).toThrow(expect.objectContaining({ name: "NotEnforced", guarantee: "disk" }));
   });
 
-  test("takes it where root, or a group of v2, counts that; and where that was allowed", () => {
-    planned({ root: true });
+  test("takes it where a group of v2 counts that, of one process root; and where that was allowed", () => {
+    planned({ root: true }, { limits: { ...limits, processes: 1 } });
     planned({ groups: { io: "cgroup v2" } });
     planned({}, { allowUnenforced: ["disk"] });
   });
+});
+
+test("planProgram() refuses more processes than the host looks at, where no group has them in memory", () => {
+  const planned = (processes: number, able: Partial<Abilities> = {}) =>
+    planProgram(policy({ limits: { ...policy().limits, processes } }), program(), { mounts: [] }, machine(able));
+  planned(1024);
+  planned(1025, { groups: { memory: "cgroup v1" } });
+  expect(() => planned(1025)).toThrow(expect.objectContaining({ name: "NotEnforced", guarantee: "memory" }));
 });
 
 describe("sandbox()", () => {

@@ -14,6 +14,7 @@ const HEADERS = [
   "linux/sockios.h",
   "sound/asound.h",
   "linux/videodev2.h",
+  "linux/falloc.h",
 ];
 const present = cc !== null && HEADERS.every((name) => existsSync(join("/usr/include", name)));
 const testC = testIf(

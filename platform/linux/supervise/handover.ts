@@ -44,9 +44,10 @@ export function handoverOf(
   const { asked = [], sockets = false } = supervision;
   if (sockets && !asked.includes("connect"))
     throw new TypeError("Cannot let a program have sockets without being asked about connect");
-  const { promises, onBreak, net } = policy;
+  const { promises, onBreak, net, limits } = policy;
+  const key = [machine, net.length > 0, limits.disk !== undefined, promises, onBreak, asked, sockets, strings];
   return {
-    filter: kept(["supervised", machine, net.length > 0, promises, onBreak, asked, sockets, strings], () => {
+    filter: kept(["supervised", ...key], () => {
       const hand = (call: SyscallName): Rule => ({ call, action: "notify" });
       const [walls, ...more] = filtersOf(policy, "program", machine).map((filter) => handingOver(filter));
       const others = walls!.rules.filter(({ call }) => !asked.includes(call as SyscallName));

@@ -45,6 +45,21 @@ describe("handoverOf()", () => {
     expect([verdict(filter, "clone3"), verdict(filter, "openat2")]).toEqual(["errno 38", "errno 38"]);
   });
 
+  test("who has a limit of disk takes no space that nothing counts, whoever came before", () => {
+    const EOPNOTSUPP = "errno 95";
+    const limited = policy({ limits: { disk: "16 MiB" } });
+    // Filters are kept: each pair has a key of its own.
+    const orders = [
+      ["getppid", [limited, policy()]],
+      ["getpgrp", [policy(), limited]],
+    ] as const;
+    for (const [asked, pair] of orders)
+      for (const each of pair) {
+        const { filter } = handover({ asked: [asked] }, each);
+        expect(verdict(filter, "fallocate", 3, 0)).toBe(each === limited ? EOPNOTSUPP : "allow");
+      }
+  });
+
   test("sendmsg goes through by the number of the strings alone, where promises forbid it", () => {
     const { filter } = handover({}, policy({ promises: "stdio" }));
     expect(verdict(filter, "sendmsg", STRINGS)).toBe("allow");
