@@ -1,4 +1,5 @@
 /** What do 200 actors cost that are alive at once: memory each, time to start all, and how late the host's timers are meanwhile? Beside 200 of `Bun.spawn`. */
+import { readFileSync } from "node:fs";
 import { spawn } from "../src/index.ts";
 import { digits, median, quantile, type Sample, table } from "./measure.ts";
 import { shareOf } from "./pss.ts";
@@ -54,25 +55,35 @@ async function startChild(): Promise<Running> {
   };
 }
 
-/** By how much timers of this process were late while something went on, and how long that took, in milliseconds. */
-async function during(title: string, act: () => Promise<unknown>): Promise<{ late: Sample; time: number }> {
+/** What this process's main thread has had of processors so far, in milliseconds. */
+function processorTime(): number {
+  return Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, "utf8").split(" ")[0]) / 1e6;
+}
+
+/** By how much timers of this process were late while something went on, its own part in that, and how long that took, in milliseconds. */
+async function during(
+  title: string,
+  act: () => Promise<unknown>,
+): Promise<{ late: Sample; own: number; time: number }> {
   const values: number[] = [];
+  let own = 0;
   let over = false;
   const start = performance.now();
   const acting = act().finally(() => {
     over = true;
   });
   while (!over) {
-    const before = performance.now();
+    const [before, used] = [performance.now(), processorTime()];
     await new Promise((resolve) => setTimeout(resolve, TIMER_MS));
     values.push(performance.now() - before - TIMER_MS);
+    own = Math.max(own, processorTime() - used);
   }
   await acting;
-  return { late: { title, values: values.toSorted((a, b) => a - b) }, time: performance.now() - start };
+  return { late: { title, values: values.toSorted((a, b) => a - b) }, own, time: performance.now() - start };
 }
 
 const rows: (readonly string[])[] = [];
-const lates: Sample[] = [(await during("nothing", () => Bun.sleep(2000))).late];
+const lates: { late: Sample; own: number }[] = [await during("nothing", () => Bun.sleep(2000))];
 for (const { title, start } of [
   { title: "caisson", start: startActor },
   { title: "Bun.spawn, IPC json", start: startChild },
@@ -94,7 +105,7 @@ for (const { title, start } of [
     const inHost = (shareOf("self") - host) / COUNT;
     const ending = await during(`${title}: ending`, () => Promise.all(running.splice(0).map(({ end }) => end())));
     rows.push([title, ...[starting.time, ending.time, median(shares), quantile(shares, 1), inHost].map(digits)]);
-    lates.push(starting.late, answering.late, idle.late, ending.late);
+    lates.push(starting, answering, idle, ending);
   } finally {
     await Promise.all([first, ...running].map(({ end }) => end()));
   }
@@ -109,5 +120,11 @@ const headings = [
   "more in the host, each",
 ];
 console.log(`${table([headings, ...rows])}\n`);
-const late = (sample: Sample) => [sample.title, ...[0.5, 0.9, 1].map((share) => digits(quantile(sample, share)))];
-console.log(table([[`a timer of ${TIMER_MS} ms is late by, ms`, "median", "p90", "max"], ...lates.map(late)]));
+// The rest of it this process waited for a processor, as one of so many.
+const row = ({ late, own }: (typeof lates)[number]) => [
+  late.title,
+  ...[0.5, 0.9, 1].map((share) => digits(quantile(late, share))),
+  digits(own),
+];
+const timers = [`a timer of ${TIMER_MS} ms is late by, ms`, "median", "p90", "max", "own work, most"];
+console.log(table([timers, ...lates.map(row)]));

@@ -35,9 +35,10 @@ async function actor(used: number[]): Promise<number> {
 
 await using ready = await reserve({ size: 2 });
 
-/** The same with one that waited; off the clock until the next two do. */
-async function warm(): Promise<number> {
+/** The same with one that waited; off the clock until the next two do, and as long as nobody is to have come for one. */
+async function warm(idleMs: number): Promise<number> {
   while (ready.ready < 2) await Bun.sleep(1);
+  if (idleMs > 0) await Bun.sleep(idleMs);
   const start = performance.now();
   await using actor = await ready.spawn<typeof import("./peers/sum.ts")>(module);
   check(await actor.call.add(2, 3));
@@ -74,6 +75,11 @@ function bubblewrap(): string[] | undefined {
   return [program, "--unshare-all", "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev", ...binds];
 }
 
+async function fromReserve(title: string, idleMs: number, rounds: number): Promise<Sample> {
+  const [sample] = await compare([{ title, run: () => warm(idleMs) }], { rounds, warm: 3 });
+  return sample!;
+}
+
 const used = { actor: [] as number[], bare: [] as number[], wrapped: [] as number[] };
 const first = await actor([]);
 const contests: Contest[] = [
@@ -86,13 +92,14 @@ else console.log("bubblewrap: left out, it is not installed\n");
 
 const samples = await compare(contests, { rounds: 60, warm: 5 });
 // By itself: what a reserve makes in the background would slow the others down.
-const [kept] = (await compare([{ title: "caisson, from a reserve", run: warm }], { rounds: 60, warm: 5 })) as [Sample];
+const kept = await fromReserve("caisson, from a reserve", 0, 60);
+const idle = await fromReserve("the same, after a second", 1000, 15);
 const [ours, bare, wrapped] = samples as [Sample, Sample, Sample | undefined];
 const row = (sample: Sample) => [
   sample.title,
   ...[median(sample), quantile(sample, 0), quantile(sample, 0.9)].map(digits),
 ];
-console.log(table([["start to first answer, ms", "median", "min", "p90"], ...[...samples, kept].map(row)]));
+console.log(table([["start to first answer, ms", "median", "min", "p90"], ...[...samples, kept, idle].map(row)]));
 console.log(`from a reserve: ${digits(median(kept))} ms at the median (aim: at most ${WARM_AIM})`);
 console.log(
   `ratio to Bun.spawn: ${digits(median(ours) / median(bare))} of medians, ${digits(quantile(ours, 0) / quantile(bare, 0))} of minima (aim: at most ${AIM})`,

@@ -1,5 +1,5 @@
-/** How late are the host's timers while actors flood it with messages? With turns, and without. */
-import { type Actor, spawn } from "../src/index.ts";
+/** How late are the host's timers while actors flood it with messages, with turns and without; and while programs print without end? */
+import { type Actor, exec, spawn } from "../src/index.ts";
 import { turns } from "../src/turns.ts";
 import { digits, median, quantile, type Sample, table } from "./measure.ts";
 
@@ -39,6 +39,23 @@ async function flooded(count: number, title: string): Promise<[Sample, number]> 
   return [sample, rate];
 }
 
+async function printed(count: number): Promise<[Sample, number]> {
+  let bytes = 0;
+  const argv = ["head", "-c", "1000G", "/dev/zero"];
+  const programs = await Promise.all(
+    Array.from({ length: count }, () => exec(argv, { stdin: "ignore", stderr: "ignore" })),
+  );
+  const taking = programs.map(async ({ stdout }) => {
+    for await (const { length } of stdout!) bytes += length;
+  });
+  const start = performance.now();
+  const sample = await lateness(`${count}`);
+  const rate = bytes / 2 ** 20 / (performance.now() - start);
+  for (const program of programs) program.kill();
+  await Promise.all([...taking, ...programs.map(({ exited }) => exited)]);
+  return [sample, rate];
+}
+
 const admits = turns.admits.bind(turns);
 const rows: [Sample, number][] = [[await lateness("nobody"), 0]];
 for (const count of [1, 10]) {
@@ -47,12 +64,13 @@ for (const count of [1, 10]) {
   turns.admits = admits;
   rows.push(await flooded(count, `${count}, in turns`));
 }
-console.log(
+const results = (heading: string, rate: string, rows: readonly [Sample, number][]) =>
   table([
-    ["a timer of 5 ms is late by, ms", "median", "p90", "max", "messages/ms"],
+    [heading, "median", "p90", "max", rate],
     ...rows.map(([sample, rate]) => [
       sample.title,
       ...[median(sample), quantile(sample, 0.9), quantile(sample, 1), rate].map(digits),
     ]),
-  ]),
-);
+  ]);
+console.log(results("actors send; a timer of 5 ms is late by, ms", "messages/ms", rows));
+console.log(`\n${results("programs print; it is late by, ms", "MiB/ms", [await printed(1), await printed(8)])}`);

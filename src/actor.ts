@@ -144,8 +144,8 @@ export interface Making {
 }
 
 /** Brings code into a process inside its walls. What goes wrong ends that. */
-export async function bring<Module, Message>(
-  { source, boot }: { readonly source: string | Promise<string>; readonly boot: BootOptions },
+async function bring<Module, Message>(
+  { source, boot }: { readonly source: Promise<string>; readonly boot: BootOptions },
   making: Making,
 ): Promise<Actor<Module, Message>> {
   const actor = new Actor<Module, Message>({ ...making, kind: boot.script ? "script" : "actor" });
@@ -157,6 +157,29 @@ export async function bring<Module, Message>(
     throw error;
   }
   return actor;
+}
+
+/** The same for one that waits for it: all that can be done while the code is on its way is. */
+export function deliver<Module, Message>(
+  { source, boot }: { readonly source: string; readonly boot: BootOptions },
+  { channel, ...making }: Making & { readonly channel: Channel },
+): Promise<Actor<Module, Message>> {
+  let actor: Actor<Module, Message>;
+  try {
+    channel.start(boot, source);
+    actor = new Actor({ ...making, kind: "actor" });
+  } catch (error) {
+    making.cell.confined.kill(); // the code is longer than a frame may be, say
+    throw error;
+  }
+  return actor.loaded(channel).then(
+    () => actor,
+    async (error) => {
+      actor.kill();
+      await actor.exited;
+      throw error;
+    },
+  );
 }
 
 const NO_TRAFFIC = { sent: { messages: 0, bytes: 0 }, received: { messages: 0, bytes: 0 } };
@@ -218,32 +241,55 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
 
   /** Brings the actor to life: called once by `spawn`, when nothing but the boot file runs inside. */
   async load(source: string, boot: BootOptions): Promise<void> {
-    const { promise: ready, resolve, reject } = Promise.withResolvers<void>();
+    const ready = this.#live();
     ready.catch(() => {}); // where the walls do not stand nobody awaits it
-    this.#settle = { resolve, reject };
+    // Before code is sent nothing is ready: all that `ready` can do is reject.
+    const channel = await Promise.race([this.#cell.verified, ready as Promise<never>]);
+    this.#join(channel);
+    channel.start(boot, source);
+    if (boot.script) this.#settle?.resolve(); // it runs while it loads
+    await ready;
+  }
+
+  /** The same where the code was sent: called once by `deliver`, before anything can have come of that. */
+  loaded(channel: Channel): Promise<void> {
+    const ready = this.#live();
+    this.#join(channel);
+    return ready;
+  }
+
+  /** Has its clocks run, and what ends it heard. Settles when it is loaded, or will not be. */
+  #live(): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const { signal, loadTimeoutMs = 10_000 } = this.#options;
+    const { wallTime } = this.#policy.limits;
+    const endBy = (limit: "loadTime" | "wallTime") => () => this.#stop({ reason: "limit", limit });
+    const timer = setTimeout(endBy("loadTime"), loadTimeoutMs);
+    const clock = wallTime === undefined ? undefined : setTimeout(endBy("wallTime"), wallTime);
+    let loaded = false;
+    this.#settle = {
+      resolve() {
+        loaded = true;
+        resolve();
+        clearTimeout(timer);
+      },
+      reject,
+    };
     const abort = () => this[KILL]("signal");
-    this.#options.signal?.addEventListener("abort", abort);
-    const timeout = this.#options.loadTimeoutMs ?? 10_000;
-    const timer = setTimeout(() => this.#stop({ reason: "limit", limit: "loadTime" }), timeout);
-    const wall = this.#policy.limits.wallTime;
-    const clock =
-      wall === undefined ? undefined : setTimeout(() => this.#stop({ reason: "limit", limit: "wallTime" }), wall);
+    signal?.addEventListener("abort", abort);
     void this.exited.then((exit) => {
-      clearTimeout(clock);
-      this.#options.signal?.removeEventListener("abort", abort);
-      reject(this.#exitError(exit));
-    });
-    if (this.#options.signal?.aborted) abort(); // while it was launched
-    try {
-      // Before code is sent nothing is ready: all that `ready` can do is reject.
-      const channel = await Promise.race([this.#cell.verified, ready as Promise<never>]);
-      void channel.closed.then(() => this.#linger());
-      this.#channel = channel;
-      channel.start(boot, source);
-      if (!boot.script) await ready; // a script runs while it loads
-    } finally {
       clearTimeout(timer);
-    }
+      clearTimeout(clock);
+      signal?.removeEventListener("abort", abort);
+      if (!loaded) reject(this.#exitError(exit));
+    });
+    if (signal?.aborted) abort(); // while it was launched
+    return promise;
+  }
+
+  #join(channel: Channel): void {
+    this.#channel = channel;
+    void channel.closed.then(() => this.#linger());
   }
 
   /**
@@ -421,7 +467,7 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
   async #end(): Promise<Exit> {
     const ended = await this.#cell.confined.ended;
     this.#ended = ended;
-    return this.#cause ?? exitOf(ended, this.#policy.limits.cpuTime);
+    return this.#cause ?? exitOf(ended);
   }
 
   #exitError(exit: Exit, seen?: Error): Error {

@@ -133,9 +133,9 @@ async function load(options: BootOptions, source: Uint8Array): Promise<void> {
     if (options.directory !== null) enter(options.directory);
     const url = URL.createObjectURL(new Blob([source as Uint8Array<ArrayBuffer>], { type: "text/javascript" }));
     functions = await import(url);
-    URL.revokeObjectURL(url);
     if (options.exercise) forget(url);
     channel.ready(Object.keys(functions).filter((name) => typeof functions[name] === "function"));
+    URL.revokeObjectURL(url); // when the host has been told: it waits
     if (!options.script) return;
     channel.end();
     channel.unref();

@@ -14,7 +14,10 @@ interface Bundle {
   readonly inputs: ReadonlyMap<string, number>;
 }
 
-const bundles = new Map<string, Promise<Bundle>>();
+const bundles = new Map<string, Bundle>();
+/** Those that were asked for, by the same key. */
+const building = new Map<string, Promise<Bundle>>();
+const keyOf = (entry: string, scope: readonly string[]) => JSON.stringify([entry, scope]);
 
 /**
  * The text of a module with its dependencies, made once for as long as no file of it changes.
@@ -23,12 +26,25 @@ const bundles = new Map<string, Promise<Bundle>>();
  * packages. Throws SyntaxError for what does not resolve or parse, or lies elsewhere.
  */
 export async function bundle(entry: string, scope: readonly string[]): Promise<string> {
-  const key = JSON.stringify([entry, scope]);
-  const known = await bundles.get(key)?.catch(() => undefined);
-  if (known !== undefined && [...known.inputs].every(([path, changed]) => timeOf(path) === changed)) return known.text;
-  const made = build(entry, scope);
+  const key = keyOf(entry, scope);
+  const known = bundled(entry, scope);
+  if (known !== undefined) return known;
+  let built = building.get(key);
+  if (built === undefined) {
+    built = build(entry, scope).finally(() => building.delete(key));
+    building.set(key, built);
+  }
+  const made = await built;
   bundles.set(key, made);
-  return (await made).text;
+  return made.text;
+}
+
+/** The same at once, where it is made and no file of it has changed. */
+export function bundled(entry: string, scope: readonly string[]): string | undefined {
+  const known = bundles.get(keyOf(entry, scope));
+  if (known === undefined) return undefined;
+  for (const [path, changed] of known.inputs) if (timeOf(path) !== changed) return undefined;
+  return known.text;
 }
 
 /** Where the files of an actor's module may come from: the package that it belongs to, and what its policy lets it read anyway. */

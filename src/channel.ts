@@ -1,4 +1,5 @@
 /** One end of a link: an actor's life, messages and calls, and the watch over what a hostile peer sends (docs/wire.md). */
+import type { Pace } from "../platform/pace.ts";
 import { Answers, appendError, type Callee } from "./answers.ts";
 import { type CallOptions, Calls } from "./calls.ts";
 import { ProtocolViolation } from "./error.ts";
@@ -40,6 +41,8 @@ export interface Options {
   readonly limits?: Partial<Limits>;
   /** By which messages are handed out; without them, all that came at once. */
   readonly turns?: Turns;
+  /** By which what arrives is looked at; without it, as it comes. */
+  readonly pace?: Pace;
 }
 
 const FLOW = setOf("MESSAGE", "CREDIT", "END");
@@ -92,6 +95,11 @@ export class Channel {
     return this.#link.traffic;
   }
 
+  /** Whether anything can be sent. */
+  get open(): boolean {
+    return this.#link.state === "open";
+  }
+
   /** Host: calls that wait for an answer. */
   get pendingCalls(): number {
     return this.#calls.pending;
@@ -110,7 +118,7 @@ export class Channel {
   start(options: unknown, source: string | Uint8Array): void {
     const { outbox } = this.#expect("host", "greeted", "start()");
     const tail = typeof source === "string" ? Buffer.from(source) : source;
-    outbox.commit(outbox.append("START", options, { head: new Uint8Array(FRAMES.START.fields), tail }));
+    outbox.commit(outbox.append("START", options, { head: new Uint8Array(FRAMES.START.fields), tail }), "now");
     this.#link.phase = "loading";
     this.#release();
   }
@@ -126,7 +134,7 @@ export class Channel {
   ready(names: readonly string[]): void {
     const { outbox } = this.#expect("actor", "loading", "ready()");
     for (const name of names) encodeName(name);
-    outbox.commit(outbox.append("READY", names));
+    outbox.commit(outbox.append("READY", names), "now");
     this.#link.phase = "ready";
   }
 
@@ -378,6 +386,7 @@ export class Channel {
 /** Opens the channel on a socket of its own, which it closes. */
 export async function connect(fd: number, options: Options): Promise<Channel> {
   let channel!: Channel;
+  const { pace } = options;
   const handlers: Bun.SocketHandler = {
     open(socket) {
       const transport: Transport = {
@@ -391,9 +400,21 @@ export async function connect(fd: number, options: Options): Promise<Channel> {
       };
       channel = new Channel(transport, options);
     },
-    data: (_, chunk) => channel.receive(chunk),
+    data(socket, chunk) {
+      if (pace === undefined || pace.admits()) channel.receive(chunk);
+      else {
+        socket.pause(); // the kernel keeps the rest
+        pace.wait(() => {
+          socket.resume();
+          channel.receive(chunk);
+        });
+      }
+    },
     drain: () => channel.drain(),
-    close: (_, error) => channel.lost(error),
+    close(_, error) {
+      if (pace === undefined || pace.admits()) channel.lost(error);
+      else pace.wait(() => channel.lost(error)); // behind what came before
+    },
     error: (_, error) => channel.lost(error),
   };
   // The types of Bun.connect do not know `fd`.

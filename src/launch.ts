@@ -1,5 +1,6 @@
 /** From a policy to a process inside its walls, in which nothing but the boot file runs: what an actor is made of. */
 import { type Confined, type Policy, platform, type Supervision } from "../platform/index.ts";
+import { pace } from "../platform/pace.ts";
 import { Descriptor } from "../syscalls/descriptor.ts";
 import { self } from "../syscalls/kernel.ts";
 import { SOCK } from "../syscalls/linux/constants.ts";
@@ -108,6 +109,7 @@ export class Cell {
       hooks,
       limits: { window },
       turns,
+      pace,
     });
     void channel.closed.then(() => lane.close());
     await seen;
@@ -150,13 +152,19 @@ function build(name: string, { policy, stdin, start, observe, ...streams }: Laun
   const [stderr, theirStderr] = output(streams.stderr);
 
   const observer: Observer | undefined = observe ? { tell() {}, more() {}, refused() {} } : undefined;
+  // It is asked each time: whoever takes one that waits puts other functions in.
+  const supervision: Supervision | undefined = observer && {
+    tell: (...told) => observer.tell(...told),
+    more: (count) => observer.more(count),
+    refused: (access) => observer.refused(access),
+  };
   const program = {
     boot,
     stdio: [stdin ?? nothing.number, theirStdout.number, theirStderr.number] as const,
     lanes: [theirData.number, theirLane.number] as const,
     ...(start?.made === true ? { directory: start.directory } : {}),
   };
-  const confined = platform.confine(policy, program, observer);
+  const confined = platform.confine(policy, program, supervision);
   const joint: Joint = { data: new Descriptor(data.take()), window: windowOf(policy.limits) };
   const cell = new Cell(confined, { ...joint, lane: new DescriptorLane(lane.take()), observer, name });
   const label = () => cell.name;

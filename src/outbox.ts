@@ -156,8 +156,14 @@ export class Outbox {
         throw error;
       }
     }
-    if (this.#tail !== undefined) this.#lend(this.#tail);
-    else if (when === "now") this.flush();
+    const tail = this.#tail;
+    if (tail !== undefined && tail.length >= BATCH_BYTES) {
+      this.#lend(tail);
+      return;
+    }
+    if (tail !== undefined) this.#filling.bytes(tail); // one write, and one that wakes the peer
+    this.#tail = undefined;
+    if (when === "now") this.flush();
     else this.#schedule();
   }
 
@@ -287,8 +293,8 @@ export class Outbox {
   /** Drops everything; nothing is written any more. */
   stop(reason: Error): void {
     this.#stopped = true;
-    this.#filling = new Writer();
-    this.#leaving = new Writer();
+    this.#filling = new Writer(0);
+    this.#leaving = new Writer(0);
     this.#leavingDone?.reject(reason);
     this.#fillingDone?.reject(reason);
     this.#leavingDone = this.#fillingDone = undefined;

@@ -9,6 +9,23 @@ import { ready, type Wait } from "../syscalls/ready.ts";
 /** What one read takes at most, which is what a pipe holds; between two calls it is nobody's. */
 const TAKEN = new Uint8Array(64 * 1024);
 
+/** What all pipes together read in one turn of the event loop, so that who prints without end keeps it neither from its timers nor from its sockets. */
+const RATION = 2 ** 20;
+let taken = 0;
+let turn: Promise<void> | undefined;
+
+/** Settles in the next turn, when there is a ration again. */
+function nextTurn(): Promise<void> {
+  turn ??= new Promise((resolve) => {
+    setImmediate(() => {
+      taken = 0;
+      turn = undefined;
+      resolve();
+    });
+  });
+  return turn;
+}
+
 /** Owns its descriptor, which must share its open file with nobody: it is made one that never blocks. */
 export class Pipe implements Disposable {
   readonly #descriptor: Descriptor;
@@ -60,8 +77,14 @@ export class Pipe implements Disposable {
   /** Some bytes, as soon as there are any; undefined at the end, or once the pipe is closed. */
   async read(): Promise<Uint8Array | undefined> {
     while (!this.closed) {
+      if (taken >= RATION) {
+        await nextTurn();
+        continue; // others may have been quicker, and it may be closed
+      }
       const length = this.#take();
       if (length === 0) return undefined;
+      void nextTurn(); // from where on what is taken counts anew
+      taken += length ?? 0;
       if (length !== undefined) return this.#give(TAKEN.slice(0, this.allow(length)), length);
       await this.#ready("read");
     }

@@ -53,6 +53,8 @@ interface Member {
   grownFrom: number | undefined;
   /** It gets no more calls, and is ended when it has none. */
   retired: boolean;
+  /** Another one was started in its place. */
+  replaced: boolean;
 }
 
 /** A call until it is settled. */
@@ -235,6 +237,8 @@ export class Pool<Module = unknown> implements AsyncDisposable {
     // What nobody waits for any more may go on forever.
     if (given?.signal.aborted || this.#hasGrown(member)) member.retired = true;
     if (member.retired && member.pending === 0) this.#remove(member);
+    // What it still works on may never end. Those who wait for that are as many as the others at most.
+    else if (member.retired && this.#members.size < 2 * this.#most.size) this.#replace(member);
     this.#dispatch();
   }
 
@@ -251,7 +255,12 @@ export class Pool<Module = unknown> implements AsyncDisposable {
   #remove(member: Member): void {
     if (!this.#members.delete(member)) return;
     killAs(member.actor, "pool");
-    if (this.#closing.signal.aborted) return;
+    this.#replace(member);
+  }
+
+  #replace(member: Member): void {
+    if (member.replaced || this.#closing.signal.aborted) return;
+    member.replaced = true;
     if (member.given === 0) this.#later();
     else void this.#add().catch(() => this.#later());
   }
@@ -263,7 +272,7 @@ export class Pool<Module = unknown> implements AsyncDisposable {
     this.#keep(starting);
     try {
       const actor = await starting;
-      const member: Member = { actor, given: 0, pending: 0, grownFrom: undefined, retired: false };
+      const member: Member = { actor, given: 0, pending: 0, grownFrom: undefined, retired: false, replaced: false };
       this.#members.add(member);
       this.#keep(actor.exited);
       void actor.exited.then(() => this.#remove(member));

@@ -1,27 +1,33 @@
 /** Processes kept ready: each within its walls, warm, and without code, until somebody takes it. */
 import type { Static, TSchema } from "typebox";
 import { type Policy, platform } from "../platform/index.ts";
-import { type Actor, bring, type Code, codeOf, type SpawnOptions, start } from "./actor.ts";
+import { type Actor, type Code, codeOf, deliver, type SpawnOptions, start } from "./actor.ts";
 import { Backoff } from "./backoff.ts";
-import { bundle } from "./bundle.ts";
+import { bundle, bundled } from "./bundle.ts";
 import type { Channel } from "./channel.ts";
 import { exercise } from "./exercise.ts";
+import { type Exit, exitOf } from "./exit.ts";
 import { grantsOf, type Start, startFrom } from "./grant.ts";
+import type { Inspection } from "./inspection.ts";
 import { type Cell, launch } from "./launch.ts";
+import { enter, type Member, withdraw } from "./roster.ts";
 import { policyOf } from "./sandbox.ts";
 import { defaultScheduler } from "./scheduler.ts";
+import { usageOf } from "./usage.ts";
 import { policyWithin } from "./within.ts";
 
-type Shared = "sandbox" | "within" | "stdout" | "stderr" | "sources" | "scheduler";
+type Shared = "sandbox" | "within" | "stdout" | "stderr" | "sources" | "scheduler" | "observe";
 
 /** What holds for all that a reserve starts. */
 export interface ReserveOptions extends Pick<SpawnOptions, Shared> {
   /** How many are kept ready. */
   readonly size: number;
+  /** What those that wait are called where they are seen; `"reserve"` where nothing is said. */
+  readonly name?: string;
 }
 
 /** What is said of each actor. */
-export type ReserveSpawnOptions<Message extends TSchema = TSchema> = Omit<SpawnOptions<Message>, Shared | "observe">;
+export type ReserveSpawnOptions<Message extends TSchema = TSchema> = Omit<SpawnOptions<Message>, Shared>;
 
 /**
  * Keeps processes ready for one sandbox, so that a spawn costs what it takes to load code. Resolves when all are ready; rejects as `spawn` does.
@@ -46,9 +52,34 @@ export async function reserve(options: ReserveOptions): Promise<Reserve> {
 }
 
 /** One that waits for code. */
-interface Parked {
+class Parked implements Member {
   readonly cell: Cell;
   readonly channel: Channel;
+  /** Why it was ended, where the host did that. */
+  cause: Exit | undefined;
+  readonly #startedAt: number;
+
+  constructor(cell: Cell, channel: Channel, startedAt: number) {
+    this.cell = cell;
+    this.channel = channel;
+    this.#startedAt = startedAt;
+    const leave = enter(this);
+    void cell.confined.ended.then((ended) => leave(this.cause ?? exitOf(ended)));
+  }
+
+  inspect(): Inspection {
+    const { confined, name } = this.cell;
+    return {
+      kind: "actor",
+      name,
+      pid: confined.pid,
+      state: "parked",
+      startedAt: this.#startedAt,
+      usage: usageOf(confined.usage()),
+      callsPending: 0,
+      denials: 0,
+    };
+  }
 }
 
 /** To start a process takes the host some milliseconds. Whoever took one goes first: he waits for an answer. */
@@ -60,7 +91,8 @@ const BACKOFF = { firstMs: 100, mostMs: 30_000 };
 export class Reserve implements AsyncDisposable {
   readonly #policy: Policy;
   readonly #options: ReserveOptions;
-  readonly #parked = new Set<Parked>();
+  /** The last one to come was used last: its memory is the warmest, so it goes first. */
+  readonly #parked: Parked[] = [];
   /** Those that were launched and not taken. */
   readonly #cells = new Set<Cell>();
   readonly #start: Start | undefined;
@@ -79,7 +111,7 @@ export class Reserve implements AsyncDisposable {
 
   /** How many are ready. */
   get ready(): number {
-    return this.#parked.size;
+    return this.#parked.length;
   }
 
   /**
@@ -92,15 +124,22 @@ export class Reserve implements AsyncDisposable {
   ): Promise<Actor<Module, Static<Message>>> {
     this.#closing.signal.throwIfAborted();
     options.signal?.throwIfAborted();
-    const { size: _, ...shared } = this.#options;
+    const { size: _, name: __, ...shared } = this.#options;
     const all: SpawnOptions = { ...shared, ...options };
     if (this.#codes.size === MOST_CODES) this.#codes.clear();
     const code = this.#codes.getOrInsertComputed(`${module}`, () => this.#codeOf(module));
-    const source = await bundle(code.path, code.scope); // a module that cannot be bundled takes nobody
+    // A module that cannot be bundled takes nobody. Where it is there nothing is awaited until the code has left.
+    const source = bundled(code.path, code.scope) ?? (await bundle(code.path, code.scope));
     const parked = this.#take();
     if (parked === undefined) return start(module, all);
-    const name = options.name ?? code.called;
-    return bring({ source, boot: code.boot }, { cell: parked.cell, policy: this.#policy, name, options: all });
+    const { boot, called } = code;
+    const { cell, channel } = parked;
+    const making = { cell, channel, policy: this.#policy, name: options.name ?? called, options: all };
+    try {
+      return deliver({ source, boot }, making);
+    } finally {
+      this.#refill(PAUSE_MS);
+    }
   }
 
   #codeOf(module: string | URL): Code {
@@ -113,7 +152,7 @@ export class Reserve implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort(new Error("Cannot spawn from this reserve: it is closed"));
     clearTimeout(this.#timer);
-    this.#parked.clear();
+    for (const parked of this.#parked.splice(0)) parked.cause = { reason: "killed", by: "dispose" };
     const cells = [...this.#cells];
     for (const { confined } of cells) confined.kill();
     await Promise.all(cells.map(({ confined }) => confined.ended));
@@ -122,7 +161,7 @@ export class Reserve implements AsyncDisposable {
 
   /** Makes those that are lacking. Settles with all of them; rejects where one cannot be made. */
   async fill(): Promise<void> {
-    const lacking = this.#options.size - this.#parked.size - this.#making.size;
+    const lacking = this.#options.size - this.#parked.length - this.#making.size;
     if (this.#closing.signal.aborted || lacking <= 0) return;
     const made = Array.from({ length: lacking }, () => this.#begin());
     const failed = (await Promise.allSettled(made)).find(({ status }) => status === "rejected");
@@ -131,11 +170,11 @@ export class Reserve implements AsyncDisposable {
   }
 
   #take(): Parked | undefined {
-    const [parked] = this.#parked;
+    const index = this.#parked.findLastIndex(({ channel }) => channel.open); // one may have died just now
+    const [parked] = this.#parked.splice(index, index < 0 ? 0 : 1);
     if (parked === undefined) return undefined;
-    this.#parked.delete(parked);
     this.#cells.delete(parked.cell);
-    this.#refill(PAUSE_MS);
+    withdraw(parked);
     return parked;
   }
 
@@ -158,26 +197,30 @@ export class Reserve implements AsyncDisposable {
   }
 
   async #make(): Promise<void> {
-    const { scheduler = defaultScheduler, stdout, stderr } = this.#options;
+    const { scheduler = defaultScheduler, name = "reserve", stdout, stderr, observe = false } = this.#options;
     const { signal } = this.#closing;
     const { limits } = this.#policy;
     const place = await scheduler.enter({ name: "an actor of a reserve", limits, priority: "low", signal });
-    const asked = { policy: this.#policy, stdout, stderr, observe: false, start: this.#start };
-    await this.#park(await launch("reserve", { ...asked, place }));
+    const asked = { policy: this.#policy, stdout, stderr, observe, start: this.#start };
+    const startedAt = Date.now();
+    await this.#park(await launch(name, { ...asked, place }), startedAt);
   }
 
-  async #park(cell: Cell): Promise<void> {
+  async #park(cell: Cell, startedAt: number): Promise<void> {
     this.#cells.add(cell);
     if (this.#closing.signal.aborted) cell.confined.kill();
     const gone = cell.confined.ended.then(() => {
       throw new Error("Cannot keep an actor ready: it ended");
     });
     try {
-      const parked = { cell, channel: await Promise.race([exercise(cell), gone]) };
-      this.#parked.add(parked);
+      const parked = new Parked(cell, await Promise.race([exercise(cell), gone]), startedAt);
+      this.#parked.push(parked);
       gone.catch(() => {
         this.#cells.delete(cell);
-        if (this.#parked.delete(parked)) this.#refill(PAUSE_MS);
+        const index = this.#parked.indexOf(parked);
+        if (index < 0) return;
+        this.#parked.splice(index, 1);
+        this.#refill(PAUSE_MS);
       });
     } catch (error) {
       cell.confined.kill();

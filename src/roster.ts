@@ -22,6 +22,11 @@ export function enter(member: Member): (exit?: Exit) => void {
   };
 }
 
+/** Takes a member out that goes on as another one. */
+export function withdraw(member: Member): void {
+  alive.delete(member);
+}
+
 type Departure = (last: Inspection, exit: Exit | undefined) => void;
 const departures = new Set<Departure>();
 

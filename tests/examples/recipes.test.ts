@@ -64,7 +64,8 @@ function imported(code: string): string {
 
 const pages = new Map(
   [
-    ...["docs/containers.md", "docs/egress.md", "docs/limits.md", "docs/policy.md", "docs/supervision.md"],
+    ...["docs/containers.md", "docs/egress.md", "docs/limits.md", "docs/policy.md"],
+    ...["docs/scheduling.md", "docs/supervision.md"],
     ...["README.md#Policies", "README.md#Programs and containers"],
   ].map((page) => [page, blocksOf(page)]),
 );

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { bundle, scopeOf, scriptScope } from "../../src/bundle.ts";
+import { bundle, bundled as ready, scopeOf, scriptScope } from "../../src/bundle.ts";
 
 let directory: string;
 const at = (...names: string[]) => join(directory, ...names);
@@ -107,4 +107,24 @@ test("bundle() makes it anew when a file has changed", async () => {
   expect(await bundle(entry, scope)).toBe(first);
   write("app/lib/own.ts", "export const own = 'changed meanwhile';");
   expect(await bundle(entry, scope)).toContain("changed meanwhile");
+});
+
+test("bundled() gives the same at once where it is made, and nothing where a file has changed or another scope is asked for", async () => {
+  const entry = write("app/lib/ready.ts", `export { own } from "./own.ts";`);
+  const scope = scopeOf(entry, [at("other")]);
+  expect(ready(entry, scope)).toBeUndefined();
+  const made = await bundle(entry, scope);
+  expect(ready(entry, scope)).toBe(made);
+  expect(ready(entry, scriptScope(entry, []))).toBeUndefined();
+  write("app/lib/own.ts", "export const own = 'changed again';");
+  expect(ready(entry, scope)).toBeUndefined();
+});
+
+test("bundle() that fails for one fails for all who asked, and is tried again", async () => {
+  const entry = write("app/lib/broken.ts", 'import "./missing.ts";');
+  const scope = scopeOf(entry, []);
+  const asked = [bundle(entry, scope), bundle(entry, scope)].map((each) => each.catch((error: Error) => error.name));
+  expect(await Promise.all(asked)).toEqual(["SyntaxError", "SyntaxError"]);
+  write("app/lib/broken.ts", "export const whole = 1;");
+  expect(await bundle(entry, scope)).toContain("whole");
 });

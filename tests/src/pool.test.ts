@@ -155,6 +155,17 @@ describe("pool()", () => {
     expect((await rejection(actors.call.leave())).exit).toEqual({ reason: "returned", code: 2 });
   });
 
+  test("a call that never ends does not keep an actor that has had its calls from being replaced", async () => {
+    await using actors = await start({ size: 1, concurrency: 2, calls: 3 });
+    const hung = actors.call.hang().catch((error: unknown) => error);
+    const answered: number[] = []; // each actor counts for itself
+    for (let round = 0; round < 4; round++) answered.push((await actors.call.whoami()).calls);
+    expect(answered).toEqual([1, 2, 1, 2]);
+    expect(actors.actors).toHaveLength(2);
+    actors.kill();
+    expect(await hung).toBeInstanceOf(ActorExit);
+  });
+
   test("takes its actors from a reserve, which then has its sandbox", async () => {
     await using ready = await reserve({ size: 1, sandbox: { env: { FROM: "reserve" } } });
     await using actors = await start({ size: 2, calls: 1, reserve: ready });

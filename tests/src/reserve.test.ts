@@ -1,12 +1,28 @@
 import { afterEach, describe, expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Actor, ActorExit, ProtocolViolation, type Reserve, reserve, Scheduler, spawn } from "../../src/index.ts";
+import {
+  Actor,
+  ActorExit,
+  type DenialEvent,
+  type Exit,
+  ProtocolViolation,
+  type Reserve,
+  reserve,
+  Scheduler,
+  spawn,
+} from "../../src/index.ts";
+import { inspections, onDeparture } from "../../src/roster.ts";
+import { hasFilters } from "../../syscalls/linux/seccomp.ts";
+import type * as Observed from "../attacks/fixtures/observed.ts";
+import { testIf } from "../syscalls/requirement.ts";
 import { cleanUp, frame, hello, link, MESSAGE, payload, RESULT, ready, Script, START, u32 } from "./wire.ts";
 
 type Pooled = typeof import("./fixtures/pooled.ts");
 const module = new URL("fixtures/pooled.ts", import.meta.url);
+const observed = new URL("../attacks/fixtures/observed.ts", import.meta.url);
+const testSeccomp = testIf("seccomp", hasFilters(), "this kernel takes no filters, or something refuses seccomp(2)");
 const rejection = (promise: Promise<unknown>): Promise<Error & Record<string, unknown>> =>
   promise.then(
     () => Promise.reject(new Error("Nothing was thrown")),
@@ -143,6 +159,51 @@ describe("reserve()", () => {
     while (scheduler.load.starts === 0) await new Promise((resolve) => setTimeout(resolve, 1));
     await kept[Symbol.asyncDispose]();
     expect(scheduler.load).toMatchObject({ starts: 0, actors: 1, waiting: 0 });
+  });
+
+  test("those that wait are seen as parked; who is taken is seen by its own name, and has not left", async () => {
+    const mine = async () => [...(await inspections()).values()].filter(({ pid }) => children().includes(pid));
+    const gone: { readonly name: string; readonly exit: Exit | undefined }[] = [];
+    using _told = onDeparture(({ name }, exit) => void gone.push({ name, exit }));
+    const kept = await reserve({ size: 2, name: "parsers" });
+    const before = await mine();
+    expect(before).toMatchObject(
+      [1, 2].map(() => ({ kind: "actor", name: "parsers", state: "parked", callsPending: 0 })),
+    );
+    expect(before[0]!.usage.memoryBytes).toBeGreaterThan(0);
+    const actor = await kept.spawn<Pooled>(module, { name: "first" });
+    expect(actor.inspect()).toMatchObject({ name: "first", state: "running" });
+    expect((await mine()).filter(({ pid }) => pid === actor.pid)).toMatchObject([{ name: "first" }]);
+    expect(gone).toEqual([]);
+    await kept[Symbol.asyncDispose]();
+    expect(await mine()).toMatchObject([{ name: "first" }]);
+    expect(gone.length).toBeGreaterThan(0);
+    for (const each of gone) expect(each).toEqual({ name: "parsers", exit: { reason: "killed", by: "dispose" } });
+    await actor[Symbol.asyncDispose]();
+    expect(gone.at(-1)).toEqual({ name: "first", exit: { reason: "killed", by: "dispose" } });
+  });
+
+  testSeccomp("observe holds for all of it: the filter's own word of what is refused after the code came", async () => {
+    await using kept = await reserve({ size: 1, observe: true });
+    await using actor = await kept.spawn<typeof Observed>(observed, { name: "watched" });
+    const denials = actor.denials[Symbol.asyncIterator]();
+    expect(await actor.call.mount()).toBe("EPERM");
+    const first = (await denials.next()).value as DenialEvent;
+    expect(first).toMatchObject({ actor: "watched", call: "mount", wall: expect.stringContaining("seccomp") });
+  });
+
+  test("a file that changed is read anew", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "caisson-test-"));
+    using _removed = { [Symbol.dispose]: () => rmSync(directory, { recursive: true }) };
+    const path = join(directory, "one.ts");
+    await using kept = await reserve({ size: 1 });
+    for (const value of [1, 2, 3]) {
+      await Bun.write(path, `export const one = () => ${value};`);
+      utimesSync(path, value, value); // clocks of files are coarse
+      await full(kept, 1);
+      await using actor = await kept.spawn<{ one(): number }>(path);
+      expect(await actor.call.one()).toBe(value);
+    }
   });
 
   test("throws at once for what cannot be", async () => {

@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from "bun:test";
+import { Pace } from "../../platform/pace.ts";
 import { spawn } from "../../src/index.ts";
 import { type Party, Turns } from "../../src/turns.ts";
 import { cleanUp, link } from "./wire.ts";
@@ -116,6 +117,63 @@ describe("a channel with turns", () => {
     await readers[0];
     host.close();
     expect((await Promise.all(readers)).at(-1)).toEqual({ done: true, value: undefined });
+  });
+});
+
+describe("a channel with a pace", () => {
+  /** Takes so long that no other answer is looked at in the same turn. */
+  function busy(): void {
+    for (const start = performance.now(); performance.now() - start < 10; );
+  }
+
+  test("spreads answers that come at once over turns, so that timers go off between", async () => {
+    const pace = new Pace();
+    const links = await Promise.all(Array.from({ length: 20 }, () => link({ pace })));
+    let answered = 0;
+    const calls = links.map(async ({ host }) => {
+      await host.call("echo", [1]);
+      answered++;
+      busy();
+    });
+    const { promise: fired, resolve } = Promise.withResolvers<number>();
+    setTimeout(() => resolve(answered), 1);
+    expect(await fired).toBeLessThan(20);
+    await Promise.all(calls);
+  });
+
+  test("without one, what comes at once is looked at in one turn", async () => {
+    const links = await Promise.all(Array.from({ length: 20 }, () => link()));
+    let answered = 0;
+    const { promise: fired, resolve } = Promise.withResolvers<number>();
+    const calls = links.map(async ({ host }) => {
+      await host.call("echo", [1]);
+      if (answered++ === 0) setImmediate(() => resolve(answered));
+      busy();
+    });
+    expect(await fired).toBe(20);
+    await Promise.all(calls);
+  });
+
+  test("what waits is delivered whole and in order, and the peer's end behind it", async () => {
+    const pace = new (class extends Pace {
+      override admits(): boolean {
+        return false;
+      }
+    })();
+    const { host, actor } = await link({ pace });
+    const text = "x".repeat(100_000); // more than the kernel hands over at once, in all
+    const sent = (async () => {
+      for (let index = 0; index < 100; index++) await actor.send({ index, text });
+      actor.end();
+      actor.close();
+    })();
+    let expected = 0;
+    for await (const message of host) {
+      expect((message as { index: number }).index).toBe(expected++);
+    }
+    expect(expected).toBe(100);
+    await sent;
+    expect(await host.closed).toBeUndefined();
   });
 });
 

@@ -1,5 +1,6 @@
 /** Two ends of a link for the tests: both ours over a socket pair, or one of them a script of bytes. */
 import { expect } from "bun:test";
+import type { Pace } from "../../platform/pace.ts";
 import { type Channel, connect, type Hooks } from "../../src/channel.ts";
 import { ProtocolViolation } from "../../src/error.ts";
 import type { Descriptors } from "../../src/frame.ts";
@@ -63,6 +64,8 @@ interface Given {
   readonly limits?: Partial<Limits>;
   /** By which this end hands out messages. */
   readonly turns?: Turns;
+  /** By which this end looks at what arrives. */
+  readonly pace?: Pace;
   /** What the actor's module exports, and the code that the host sends for it. */
   readonly names?: readonly string[];
   readonly source?: string;
@@ -92,6 +95,7 @@ export async function link(host: Given = {}, actor: Given = {}) {
     descriptors: lanes[0],
     limits: host.limits ?? {},
     ...(host.turns && { turns: host.turns }),
+    ...(host.pace && { pace: host.pace }),
     hooks: {
       ...host.hooks,
       onHello(report) {
