@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { testIf } from "../syscalls/requirement.ts";
 
 setDefaultTimeout(120_000);
 
@@ -18,6 +19,12 @@ const STATUS = { letter: 200, broken: 422, bomb: 422, huge: 413 } as const satis
 /** What one client sends, over and over: mostly what is well. */
 const MIX: readonly Upload[] = ["letter", "broken", "letter", "bomb", "letter", "huge", "letter"];
 const CLIENTS = 6;
+
+const WRK = Bun.which("wrk");
+const testWrk = testIf("wrk", WRK !== null, "there is no wrk");
+const script = join(import.meta.dir, "load.lua");
+/** What wrk waits for. */
+const ANSWERS = 120;
 
 describe("supervised-server", () => {
   let host: Bun.Subprocess<"ignore", "pipe", "pipe">;
@@ -48,6 +55,23 @@ describe("supervised-server", () => {
       }
     };
     await Promise.all(Array.from({ length: CLIENTS }, (_, number) => client(number)));
+  });
+
+  testWrk("loses no request of wrk's, whatever the others are", async () => {
+    const kinds = ["letter", "broken", "letter", "letter", "bomb", "letter"];
+    const files = kinds.map((name) => join(examples, `pdf/${name}.pdf`));
+    const load = ["-t", "1", "-c", `${CLIENTS}`, "-d", "100s", "--timeout", "100s", "-s", script, url];
+    const wrk = Bun.spawn([WRK!, ...load, "--", `${ANSWERS}`, ...files], { stdio: ["ignore", "ignore", "pipe"] });
+    const said = linesOf(wrk.stderr);
+    expect(await said.next()).toMatchObject({ value: "enough" });
+    wrk.kill("SIGINT");
+    const counts: Record<"good" | "refused" | "other" | "lost", number> = JSON.parse((await said.next()).value!);
+    console.log(counts);
+    expect(counts).toMatchObject({ other: 0, lost: 0 });
+    expect(counts.good + counts.refused).toBeGreaterThanOrEqual(ANSWERS);
+    // One in three is refused; the last ones may be on their way still.
+    expect(counts.refused).toBeGreaterThanOrEqual(ANSWERS / 3 - CLIENTS);
+    expect(counts.good).toBeGreaterThanOrEqual((ANSWERS * 2) / 3 - CLIENTS);
   });
 
   test("minds no client that leaves before it has its answer", async () => {

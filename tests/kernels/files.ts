@@ -6,7 +6,7 @@ const GROUPS = [
   "tests/platform/usage.test.ts",
   "tests/platform/container.test.ts",
   "tests/platform/confine.test.ts",
-  "tests/attacks/{processes,namespaces}.test.ts",
+  "tests/attacks/{processes,namespaces,limits,disks,borders,lapses}.test.ts",
 ] as const;
 
 const KERNEL = [
@@ -16,7 +16,14 @@ const KERNEL = [
 ] as const;
 
 /** By what `guest.sh` sets up. */
-export const FILES = { v2: KERNEL, v1: GROUPS, hybrid: GROUPS, systemd: GROUPS, none: GROUPS } as const;
+export const FILES = {
+  v2: KERNEL,
+  v1: GROUPS,
+  hybrid: GROUPS,
+  systemd: GROUPS,
+  service: ["tests/platform/cgroup/*.test.ts"],
+  none: GROUPS,
+} as const;
 
 export type Groups = keyof typeof FILES;
 

@@ -5,6 +5,7 @@
 #   v1       one tree for each controller that this kernel still has there
 #   hybrid   v1, and beside it a tree of v2 with the controllers that are left
 #   systemd  v2 of systemd's, which starts the command in a scope that is delegated
+#   service  the same, but the command is in the group of a service, which systemd governs
 #   none
 set -euo pipefail
 groups=$1 uid=$2 top=/sys/fs/cgroup
@@ -54,8 +55,8 @@ boot_systemd() {
   local wants="basic.target dbus.service systemd-logind.service"
   [ "$uid" = 0 ] || wants+=" user@$uid.service"
   mkdir -p /run/systemd/system
-  printf '[Unit]\nWants=%s\nAfter=%s\n[Service]\nExecStart=/bin/bash %q scope %s\nEnvironment="PATH=%s"\n' \
-    "$wants" "$wants" "$(realpath "$0")" "$uid" "$PATH" >/run/systemd/system/job.service
+  printf '[Unit]\nWants=%s\nAfter=%s\n[Service]\nExecStart=/bin/bash %q in-%s %s\nEnvironment="PATH=%s"\n' \
+    "$wants" "$wants" "$(realpath "$0")" "$groups" "$uid" "$PATH" >/run/systemd/system/job.service
   exec /lib/systemd/systemd --unit=job.service --show-status=no --log-target=kmsg
 }
 
@@ -67,7 +68,7 @@ if [ "$uid" != 0 ] && ! id "$uid" >/dev/null 2>&1; then
 fi
 # A page of a file counts for the group that reads it first. One with no room for it gives it back, and reads it again over 9p, for a minute before the
 # kernel takes that for a lack of memory. What every test runs is read here, by nobody's group.
-if [ "$groups" != scope ]; then
+if [[ $groups != in-* ]]; then
   cat /usr/bin/perl /bin/sh "$(realpath "$(dirname "$0")/../../node_modules/.bin/bun")" \
     $(ldd /usr/bin/perl /bin/sh | awk '$2 == "=>" { print $3 }' | sort -u) >/dev/null
 fi
@@ -76,8 +77,8 @@ case $groups in
   v1) legacy ;;
   hybrid) legacy && unified "$top/unified" ;;
   none) ;;
-  systemd) boot_systemd ;;
-  scope)
+  systemd | service) boot_systemd ;;
+  in-systemd)
     if [ "$uid" = 0 ]; then
       run systemd-run --scope --quiet -p Delegate=yes --
     else
@@ -85,7 +86,11 @@ case $groups in
     fi
     finish
     ;;
-  *) echo "guest.sh: $groups is none of v2, v1, hybrid, systemd and none" >/run/job/out && status=2 && finish ;;
+  in-service)
+    run as_user XDG_RUNTIME_DIR="/run/user/$uid"
+    finish
+    ;;
+  *) echo "guest.sh: $groups is none of v2, v1, hybrid, systemd, service and none" >/run/job/out && status=2 && finish ;;
 esac
 run as_user
 finish

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { FILES, type Groups, isGroups } from "./files.ts";
 
 /** Landlock ABI 2 and 6, and each way to have control groups once more. Debian's 6.12 has no memory controller of v1. */
-const DEFAULT = ["6.1", "6.12", "6.1:v1", "6.1:hybrid", "6.12:hybrid", "6.12:systemd"];
+const DEFAULT = ["6.1", "6.12", "6.1:v1", "6.1:hybrid", "6.12:hybrid", "6.12:systemd", "6.12:service"];
 
 /** By their numbers in the guest. */
 const USERS = { root: 0, user: 4000 } as const;

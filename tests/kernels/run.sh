@@ -19,7 +19,7 @@ shift
 fail() { echo "run.sh: $*" >&2 && exit 125; }
 for each in qemu-system-x86_64 busybox cpio /sbin/mkfs.ext4; do command -v "$each" >/dev/null || fail "there is no $each here"; done
 [ -e "$kernel/vmlinuz" ] || fail "$kernel has no vmlinuz, expected what fetch.sh made"
-[ "$groups" != systemd ] || [ -x /lib/systemd/systemd ] || fail "there is no systemd here"
+[[ $groups != systemd && $groups != service ]] || [ -x /lib/systemd/systemd ] || fail "there is no systemd here"
 here=$(cd "$(dirname "$0")" && pwd)
 repository=$(cd "$here/../.." && pwd)
 
