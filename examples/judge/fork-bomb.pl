@@ -1,2 +1,2 @@
-# Hostile: as many processes as there can be.
-fork while 1;
+# Hostile: as many processes as there can be, and another one whenever there is room.
+defined fork or sleep 1 while 1;

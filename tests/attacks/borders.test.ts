@@ -8,11 +8,16 @@ import { box, root, said } from "../src/box.ts";
 import { testIf } from "../syscalls/requirement.ts";
 import { failure } from "./arena.ts";
 
-const unified = findTrees().trees.find(({ version, controllers }) => version === 2 && controllers.includes("memory"));
+const NEEDED = ["memory", "pids", "cpu"] as const;
+const unified = findTrees().trees.find(
+  ({ version, controllers }) => version === 2 && NEEDED.every((each) => controllers.includes(each)),
+);
 const testOwner = testIf(
   "cgroup",
   !root && unified !== undefined,
-  root ? "it is run by root, whose containers are nobody outside" : "that takes a memory group of v2",
+  root
+    ? "it is run by root, whose containers are nobody outside"
+    : "that takes a group of v2 with memory, pids and cpu",
 );
 
 const limits = { memory: "128 MiB", processes: 16, cpu: 0.5 } as const;
