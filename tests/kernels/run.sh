@@ -38,6 +38,7 @@ truncate -s 256M "$work/swap"
   printf 'export PATH=%q HOME=/tmp TMPDIR=/tmp LANG=C.UTF-8\ncd %q\nexec' "$PATH" "$repository"
   printf ' %q' "$@"
 } >"$work/job/command"
+echo "$repository" >"$work/job/repository"
 printf 'export PATH=%q\nexec /bin/bash %q %q %q\n' "$PATH" "$here/guest.sh" "$groups" "$user" >"$work/job/go"
 qemu=(
   qemu-system-x86_64 -accel "${CAISSON_ACCEL:-tcg,thread=multi}" -cpu max -m 3072 -smp 2
