@@ -69,7 +69,7 @@ export async function sweep(parent: string): Promise<void> {
 export async function dismantle(directory: string): Promise<boolean> {
   for (const deadline = performance.now() + PATIENCE_MS; performance.now() < deadline; await Bun.sleep(5)) {
     const groups = [directory, ...beneath(directory)].toReversed(); // what is inside can make some
-    killAll(directory, groups);
+    await killAll(directory, groups);
     if (groups.every(removed)) return true;
   }
   return false;
@@ -100,10 +100,39 @@ function list(directory: string): string[] {
   }
 }
 
-/** Sends SIGKILL to all that is in these groups: in v2 by the kernel at once, in v1 one by one, so that it takes as many rounds as they fork. */
-function killAll(directory: string, groups: readonly string[]): void {
+/**
+ * Sends SIGKILL to all that is in these groups: in v2 by the kernel at once; in v1 one by one, while the freezer keeps them from forking if it has
+ * them. Without it, that takes as many rounds as they fork.
+ */
+async function killAll(directory: string, groups: readonly string[]): Promise<void> {
   if (killed(directory)) return;
+  const frozen = await freeze(directory);
   for (const group of groups) for (const pid of membersOf(group)) killMember(group, pid);
+  if (frozen) thaw(directory); // before that nobody dies
+}
+
+function thaw(directory: string): void {
+  try {
+    writeGroup(directory, "freezer.state", "THAWED");
+  } catch {
+    // it is gone
+  }
+}
+
+/** How long processes may take to stand still. Who waits for a child of `vfork` does not, and is killed all the same. */
+const STANDSTILL_MS = 100;
+
+/** Stops all that is in a group of v1's freezer and those beneath it. Whether the group is one. */
+async function freeze(directory: string): Promise<boolean> {
+  const state = join(directory, "freezer.state");
+  try {
+    writeGroup(directory, "freezer.state", "FROZEN");
+    for (const until = performance.now() + STANDSTILL_MS; performance.now() < until; await Bun.sleep(1))
+      if (readFileSync(state, "utf8") === "FROZEN\n") break;
+    return true;
+  } catch {
+    return false; // there is no such file, or it is gone
+  }
 }
 
 /** Has the kernel end a group of v2 and those beneath it. Whether it did: it can since Linux 5.14. */

@@ -3,8 +3,10 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout } from "bun:te
 import { existsSync, mkdirSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { claim, dismantle, sweep } from "../../../platform/linux/cgroup/claim.ts";
+import { claim, dismantle, membersOf, sweep } from "../../../platform/linux/cgroup/claim.ts";
 import { findTrees } from "../../../platform/linux/cgroup/home.ts";
+import { isRoot } from "../../../platform/linux/ids.ts";
+import { testIf } from "../../syscalls/requirement.ts";
 import { runs, testGroups, until } from "./groups.ts";
 
 setDefaultTimeout(60_000);
@@ -84,4 +86,26 @@ describe("sweep()", () => {
     await sweep(parent);
     expect(claims.filter(({ directory }) => existsSync(directory))).toEqual([]);
   });
+});
+
+/** A tree of v1's freezer in which this process may make groups. */
+const freezer = findTrees().hierarchies.find(
+  ({ version, controllers }) => version === 1 && controllers.includes("kill"),
+);
+const testFreezer = testIf(
+  "cgroup v1 freezer",
+  freezer !== undefined && isRoot() && Bun.which("perl") !== null,
+  "that takes root, a tree of v1's freezer, and perl",
+);
+
+// Without the freezer it takes ten times as long, and of a few more it never gets hold.
+testFreezer("dismantle() ends who is another process at each look, in the freezer", async () => {
+  const runaways = `$SIG{CHLD} = 'IGNORE'; my $end = time + 15; fork for 1 .. 6;
+    while (time < $end) { my $next = fork; exit if !defined $next || $next }`;
+  const directory = join(freezer!.own, `caisson-test-${process.pid}`);
+  mkdirSync(directory);
+  const shell = Bun.spawn(["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec perl -e "$1"', directory, runaways]);
+  await until(() => membersOf(directory).some((pid) => pid !== shell.pid));
+  expect(await dismantle(directory)).toBe(true);
+  expect(existsSync(directory)).toBe(false);
 });
