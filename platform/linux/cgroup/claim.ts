@@ -100,45 +100,39 @@ function list(directory: string): string[] {
   }
 }
 
+/** How long processes may take to stand still. Who waits for a child of `vfork` does not, and is killed all the same. */
+const STANDSTILL_MS = 100;
+
 /**
  * Sends SIGKILL to all that is in these groups: in v2 by the kernel at once; in v1 one by one, while the freezer keeps them from forking if it has
  * them. Without it, that takes as many rounds as they fork.
  */
 async function killAll(directory: string, groups: readonly string[]): Promise<void> {
   if (killed(directory)) return;
-  const frozen = await freeze(directory);
+  if (wrote(directory, "freezer.state", "FROZEN"))
+    for (const until = performance.now() + STANDSTILL_MS; performance.now() < until && !isFrozen(directory); )
+      await Bun.sleep(1);
   for (const group of groups) for (const pid of membersOf(group)) killMember(group, pid);
-  if (frozen) thaw(directory); // before that nobody dies
+  wrote(directory, "freezer.state", "THAWED"); // before that nobody dies
 }
 
-function thaw(directory: string): void {
+function isFrozen(directory: string): boolean {
   try {
-    writeGroup(directory, "freezer.state", "THAWED");
+    return readFileSync(join(directory, "freezer.state"), "utf8") === "FROZEN\n";
   } catch {
-    // it is gone
-  }
-}
-
-/** How long processes may take to stand still. Who waits for a child of `vfork` does not, and is killed all the same. */
-const STANDSTILL_MS = 100;
-
-/** Stops all that is in a group of v1's freezer and those beneath it. Whether the group is one. */
-async function freeze(directory: string): Promise<boolean> {
-  const state = join(directory, "freezer.state");
-  try {
-    writeGroup(directory, "freezer.state", "FROZEN");
-    for (const until = performance.now() + STANDSTILL_MS; performance.now() < until; await Bun.sleep(1))
-      if (readFileSync(state, "utf8") === "FROZEN\n") break;
-    return true;
-  } catch {
-    return false; // there is no such file, or it is gone
+    return false;
   }
 }
 
 /** Has the kernel end a group of v2 and those beneath it. Whether it did: it can since Linux 5.14. */
 export function killed(directory: string): boolean {
+  return wrote(directory, "cgroup.kill", "1");
+}
+
+/** Writes a file of a group that may not be there. Whether it was, and took that. */
+function wrote(directory: string, file: string, value: string): boolean {
   try {
-    writeGroup(directory, "cgroup.kill", "1");
+    writeGroup(directory, file, value);
     return true;
   } catch {
     return false;
