@@ -64,14 +64,16 @@ function awaitDone(code: Assembler): Assembler {
   return futex(code, DONE, FUTEX.WAIT_PRIVATE, 0).jump("look").label("done");
 }
 
+/** Has the thread block the signals at `mask`, and puts those that it blocked before at `old`: both from r12 on. */
+export function setMask(code: Assembler, mask: number, old?: number): Assembler {
+  code.set(R.AX, numberOf("rt_sigprocmask", "x64")).set(R.DI, 2).address(R.SI, memory(mask)); // SIG_SETMASK
+  if (old === undefined) code.clear(R.DX);
+  else code.address(R.DX, memory(old));
+  return code.set(R.R10, 8).syscall();
+}
+
 /** Starts the thread on the memory at rdi, if there is none. Returns 0 or `-errno`. */
 export function beginCode(): Assembler {
-  const setMask = (code: Assembler, mask: number, old: number | undefined) => {
-    code.set(R.AX, numberOf("rt_sigprocmask", "x64")).set(R.DI, 2).address(R.SI, memory(mask)); // SIG_SETMASK
-    if (old === undefined) code.clear(R.DX);
-    else code.address(R.DX, memory(old));
-    return code.set(R.R10, 8).syscall();
-  };
   const code = new Assembler().push(R.BP).push(R.R12).copy(R.R12, R.DI);
   lock(code)
     .load(R.AX, memory(THREAD), 32)
@@ -94,7 +96,7 @@ export function beginCode(): Assembler {
     .test(R.AX, 64)
     .branch("je", "thread")
     .copy(R.BP, R.AX);
-  setMask(code, OLD_MASK, undefined)
+  setMask(code, OLD_MASK)
     .copy(R.AX, R.BP)
     .compareResult(-MAX_ERRNO)
     .branch("jae", "end")

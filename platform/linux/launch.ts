@@ -11,7 +11,7 @@ import { CLONE_ARGS_STRUCT, executeDescriptor, openProcess, WALL } from "../../s
 import { signalProcess } from "../../syscalls/linux/signal.ts";
 import { socketPair } from "../../syscalls/linux/socket.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
-import { runAnchored } from "./anchor.ts";
+import { runAnchored, setMask } from "./anchor.ts";
 import { servant } from "./estate.ts";
 import { Batch, layOut, STRINGS } from "./frame.ts";
 import { carryOut, puppetImage } from "./puppet.ts";
@@ -37,12 +37,6 @@ const ROOM = 32 * 1024;
  */
 export function stubCode(): Assembler {
   const block = (offset: number) => ({ base: R.R12, offset });
-  const setMask = (code: Assembler, mask: number, old: number | undefined) => {
-    code.set(R.AX, numberOf("rt_sigprocmask", "x64")).set(R.DI, 2).address(R.SI, block(mask)); // SIG_SETMASK
-    if (old === undefined) code.clear(R.DX);
-    else code.address(R.DX, block(old));
-    return code.set(R.R10, 8).syscall();
-  };
   const code = new Assembler().push(R.BX).push(R.BP).push(R.R12).copy(R.R12, R.DI);
   setMask(code, MASK, OLD_MASK)
     .load(R.AX, block(0))
@@ -55,7 +49,7 @@ export function stubCode(): Assembler {
     .test(R.AX, 64)
     .branch("je", "child")
     .copy(R.BP, R.AX);
-  setMask(code, OLD_MASK, undefined)
+  setMask(code, OLD_MASK)
     .copy(R.AX, R.BP)
     .pop(R.R12)
     .pop(R.BP)
