@@ -171,8 +171,8 @@ export function anchorThread(): number {
   return new DataView(page().memory).getUint32(THREAD, true);
 }
 
-/** Words in, one word out. */
-function callable(code: Assembler, words: number): (...words: number[]) => number {
+/** Machine code as a function: words in, one word out. */
+export function callable(code: Assembler, words: number): (...words: number[]) => number {
   const made = CFunction({
     ptr: executable(code.assemble()) as never,
     args: new Array<"ptr">(words).fill("ptr"),

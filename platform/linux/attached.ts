@@ -16,6 +16,7 @@ import {
 import { openSignals } from "../../syscalls/linux/signal.ts";
 import { socketPair } from "../../syscalls/linux/socket.ts";
 import type { ContainerPlan, Namespace } from "../platform.ts";
+import { servant } from "./estate.ts";
 import { Batch, NEWS, type Prepared, STRINGS } from "./frame.ts";
 import { Hand, orNothing } from "./hand.ts";
 import { endPuppet, holdChild, startPuppet } from "./launch.ts";
@@ -40,10 +41,10 @@ export async function attachHand(
   { joined, flags }: { readonly joined: readonly Namespace[]; readonly flags: bigint },
 ): Promise<Hand> {
   const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
-  using socket = new Descriptor(ours);
+  using socket = servant(ours);
   using childs = new Descriptor(theirs);
   const [newsOurs, newsTheirs] = socketPair(self, SOCK.SEQPACKET);
-  using news = new Descriptor(newsOurs);
+  using news = servant(newsOurs);
   using newsChilds = new Descriptor(newsTheirs);
   const placed = new Map([
     [NEWS, newsChilds.number],
@@ -78,8 +79,8 @@ export async function attachHand(
   }
   const pidfd = holdChild(pid);
   const plan: ContainerPlan = { ...ATTACHED, namespaces: joined };
-  const puppet = { pid, pidfd, socket: new Descriptor(socket.take()) };
-  const hand = new Hand(plan, puppet, { news: new Descriptor(news.take()), trees: new Map(), strings: CHILD });
+  const puppet = { pid, pidfd, socket: servant(socket.take()) };
+  const hand = new Hand(plan, puppet, { news: servant(news.take()), trees: new Map(), strings: CHILD });
   childs.close();
   await orNothing(hand, async () => hand.kernel.expect(prepared));
   return hand;

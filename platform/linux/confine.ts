@@ -32,7 +32,7 @@ import { socketPair } from "../../syscalls/linux/socket.ts";
 import type { Confined, Policy, Program, SupervisedCall, Supervision } from "../platform.ts";
 import { abilities, NAMESPACES, namespaceOf } from "./abilities.ts";
 import { abilitiesFor, Bounds, reachThrough } from "./bounds.ts";
-import { outlives } from "./estate.ts";
+import { outlives, servant } from "./estate.ts";
 import { closingFilter, startingFilter } from "./filters.ts";
 import { Batch, type Prepared, prepare } from "./frame.ts";
 import { type Hearing, hearingOf } from "./hearing.ts";
@@ -135,7 +135,10 @@ function build(
       onMemoryWarning(take) {
         bounds.onWarning = take;
       },
-      verify: () => verify(puppet.pid, plan, observed),
+      verify() {
+        verify(puppet.pid, plan, observed);
+        outlives(puppet.pidfd); // until here it waits for what its realm alone can send
+      },
       async supervise(number) {
         const listener = new Descriptor(takeDescriptor(self, puppet.pidfd.number, number));
         const audience = listening(policy, withoutHabits(supervision!), { for: "self", pid });
@@ -154,7 +157,7 @@ function build(
 /** Forks a puppet into the namespaces of the plan. */
 function fork(plan: Plan, where: Pick<Birth, "placed" | "doors">): Puppet {
   const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
-  using socket = new Descriptor(ours);
+  using socket = servant(ours);
   using strings = new Descriptor(theirs);
   const { pid, pidfd, ...born } = forkPuppet({
     namespaces: plan.namespaces & ~(plan.sharedNetwork ? CLONE.NEWNET | CLONE.NEWCGROUP : CLONE.NEWCGROUP),
@@ -165,7 +168,7 @@ function fork(plan: Plan, where: Pick<Birth, "placed" | "doors">): Puppet {
   });
   const kernel = new PuppetKernel(ours);
   kernel.await(born.take);
-  return { pid, pidfd, kernel, socket: new Descriptor(socket.take()) };
+  return { pid, pidfd, kernel, socket: servant(socket.take()) };
 }
 
 /** Leaves out what Bun does without: what it looks up of itself now and then, and to shorten each file that it has written. */
@@ -292,7 +295,6 @@ function openBoot(text: string): Descriptor {
 async function started(puppet: Puppet, frame: Prepared): Promise<void> {
   try {
     await answerOf(puppet.socket.take(), frame);
-    outlives(puppet.pidfd);
   } catch (error) {
     kill(puppet);
     throw error;

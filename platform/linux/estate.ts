@@ -1,11 +1,13 @@
 /** What a Worker leaves that has ended: descriptors that nobody will close, children that nobody will wait for. */
 import { Descriptor, keepLedger } from "../../syscalls/descriptor.ts";
 import { SystemError } from "../../syscalls/error.ts";
-import { self } from "../../syscalls/kernel.ts";
+import { MAX_ERRNO, numberOf, self } from "../../syscalls/kernel.ts";
 import { close } from "../../syscalls/linux/file.ts";
 import { P, SIG, W } from "../../syscalls/linux/numbers.ts";
-import { reap, WALL } from "../../syscalls/linux/process.ts";
+import { openProcess, reap, WALL } from "../../syscalls/linux/process.ts";
 import { signalProcess } from "../../syscalls/linux/signal.ts";
+import { Assembler, R } from "../../syscalls/x64.ts";
+import { callable } from "./anchor.ts";
 import { reapOrphans } from "./orphans.ts";
 import { LEDGERS, NAME, page, REALMS, RECORDS, THREADS } from "./page.ts";
 
@@ -18,15 +20,17 @@ import { LEDGERS, NAME, page, REALMS, RECORDS, THREADS } from "./page.ts";
  * group. Servants are what is of use to the realm alone, its zygotes and what it is still starting, and they are ended at once.
  *
  * A descriptor is written down behind its opening and struck out before its end. So one may be lost for good where a Worker is stopped
- * in between, but nobody ever closes a number that has become somebody else's.
+ * in between, but nobody ever closes a number that has become somebody else's. That of a child must not be lost, for nobody would reap what seems to be
+ * held: machine code opens it and writes it down, and in there no Worker is stopped.
  */
 
 /** In place of the thread's number: the estate of one that is gone, where children live still; a place that was taken once; and from there on none was. */
 const NOBODIES = -1;
 const VACANT = -2;
 const UNUSED = 0;
-/** A record is the descriptor's number and one, for zero is none; and whether it belongs to a servant. */
-const SERVANT = 1 << 30;
+/** A record is the descriptor's number and one, for zero is none; negative where it belongs to a servant. */
+const SERVANT = -1;
+const OTHER = 1;
 
 /** In a realm's global object, for two copies of this library in it have one ledger. */
 const MARK = Symbol.for(NAME);
@@ -73,13 +77,13 @@ function hasEnded(owner: number): boolean {
 /** Whether nothing is left of it. */
 function settle(ledger: Int32Array): boolean {
   const records = [...ledger.keys()].filter((at) => ledger[at] !== 0);
-  const numberOf = (at: number) => (ledger[at]! & ~SERVANT) - 1;
+  const numberOf = (at: number) => Math.abs(ledger[at]!) - 1;
   const strike = (at: number) => {
     const number = numberOf(at);
     ledger[at] = 0;
     attempt(() => close(self, number));
   };
-  for (const at of records.filter((at) => (ledger[at]! & SERVANT) !== 0)) {
+  for (const at of records.filter((at) => ledger[at]! < 0)) {
     attempt(() => end(numberOf(at)));
     strike(at);
   }
@@ -122,52 +126,96 @@ function enter(): number | undefined {
   return undefined;
 }
 
+const addressOf = ({ ledger, at }: { ledger: Int32Array; at: number }) => page().address + ledger.byteOffset + 4 * at;
+
 function own(): Int32Array | undefined {
   realm[MARK] ??= enter()!;
   return realm[MARK] === undefined ? undefined : ledgerAt(realm[MARK]);
 }
 
-/** Where there is no room, or no memory to share, it is not written down: it would be lost if the Worker were terminated, and does its service till then. */
-function replace(from: number, to: number): void {
+/** The record of this realm that reads `word`, if there is one. */
+function find(word: number): { ledger: Int32Array; at: number } | undefined {
   try {
     const ledger = own();
-    const at = ledger?.indexOf(from) ?? -1;
-    if (at >= 0) ledger![at] = to;
+    const at = ledger?.indexOf(word) ?? -1;
+    return at < 0 ? undefined : { ledger: ledger!, at };
   } catch {
-    // The next record tries again.
+    return undefined; // the next time tries again
   }
 }
 
-/** Of the records that are being written. */
-let mark = 0;
+/** Where there is no room, or no memory to share, it is not written down: it would be lost if the Worker were terminated, and does its service till then. */
+function replace(from: number, to: number): void {
+  const found = find(from);
+  if (found !== undefined) found.ledger[found.at] = to;
+}
+
+/** Of the records that are being written; undefined while they are written already. */
+let mark: typeof SERVANT | typeof OTHER | undefined = OTHER;
+
+function owner(number: number, as: typeof mark): Descriptor {
+  mark = as;
+  try {
+    return new Descriptor(number);
+  } finally {
+    mark = OTHER;
+  }
+}
 
 /**
  * An owner for what is of no use to anyone but this realm; that of a process, and so is the process, until it `outlives()`. Written down in one step:
  * where a Worker is stopped in between, what it was starting would keep its own strings from being closed.
  */
 export function servant(number: number): Descriptor {
-  mark = SERVANT;
-  try {
-    return new Descriptor(number);
-  } finally {
-    mark = 0;
-  }
+  return owner(number, SERVANT);
+}
+
+/** Opens the process rdi, and writes that into the record at rsi as a servant. Returns the descriptor's number or `-errno`. */
+export function holdCode(): Assembler {
+  return new Assembler()
+    .copy(R.R8, R.SI)
+    .clear(R.SI)
+    .set(R.AX, numberOf("pidfd_open", "x64"))
+    .syscall()
+    .compareResult(-MAX_ERRNO)
+    .branch("jae", "end")
+    .copy(R.CX, R.AX)
+    .increment(R.CX)
+    .clear(R.DX)
+    .subtract(R.DX, R.CX)
+    .store({ base: R.R8, offset: 0 }, R.DX, 32)
+    .label("end")
+    .return();
+}
+
+let hold: ReturnType<typeof callable> | undefined;
+
+/** The process of that number, a child that serves this realm. Throws the SystemError of `pidfd_open(2)`. */
+export function servantProcess(pid: number): Descriptor {
+  const free = Bun.isMainThread ? undefined : find(0);
+  if (free === undefined) return servant(openProcess(self, pid));
+  hold ??= callable(holdCode(), 2);
+  const number = hold(pid, addressOf(free));
+  if (number < 0) throw new SystemError("pidfd_open", -number, `(${pid}, 0)`);
+  return owner(number, undefined);
 }
 
 /** What served this realm, as a process does while it is being started, lives on from here, whatever becomes of the realm. */
 export function outlives(descriptor: Descriptor): void {
   if (Bun.isMainThread || descriptor.closed) return;
   const record = descriptor.number + 1;
-  replace(record | SERVANT, record);
+  replace(SERVANT * record, record);
 }
 
 // The main thread's end is that of the process.
 if (!Bun.isMainThread) {
   keepLedger({
-    opened: (number) => replace(0, (number + 1) | mark),
+    opened: (number) => {
+      if (mark !== undefined) replace(0, mark * (number + 1));
+    },
     closed: (number) => {
       replace(number + 1, 0);
-      replace((number + 1) | SERVANT, 0);
+      replace(SERVANT * (number + 1), 0);
     },
   });
 }

@@ -11,7 +11,7 @@ import { ready } from "../../syscalls/ready.ts";
 import type { Contained, ContainerPlan, Counters, Ended, Mount, ProcessPlan, Running } from "../platform.ts";
 import { type Bounds, boundsOf } from "./bounds.ts";
 import { Children, type Program } from "./children.ts";
-import { outlives } from "./estate.ts";
+import { outlives, servant } from "./estate.ts";
 import { Batch, NEWS_SIZE, type Prepared } from "./frame.ts";
 import { mappedTree } from "./idmap.ts";
 import type { Puppet } from "./launch.ts";
@@ -100,7 +100,7 @@ export class Hand implements Contained {
 
   /** It is whole, and goes on when the Worker ends that started it. */
   outlives(): void {
-    outlives(this.#puppet.pidfd);
+    for (const held of [this.#puppet.pidfd, this.#puppet.socket, this.#news]) outlives(held);
   }
 
   /** Starts the puppet. @param placed more of the host's descriptors for it, by the numbers that they get */
@@ -115,7 +115,7 @@ export class Hand implements Contained {
     refuseCoveredProc(plan);
     using borrowed = new DisposableStack();
     const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
-    using news = new Descriptor(ours);
+    using news = servant(ours);
     borrowed.use(new Descriptor(theirs));
     plan.join.forEach((namespace, index) => {
       placed.set(TAKEN + index, namespace);
@@ -136,7 +136,7 @@ export class Hand implements Contained {
     }
     const namespaces = plan.namespaces.reduce((bits, name) => bits | (name === "cgroup" ? 0n : FLAGS[name]), 0n);
     const [socket, strings] = socketPair(self, SOCK.SEQPACKET);
-    using held = new Descriptor(socket);
+    using held = servant(socket);
     borrowed.use(new Descriptor(strings));
     const bounds = boundsOf(plan, sandboxed); // last of all, for whatever throws behind it has to remove the group
     const birth = {
@@ -149,8 +149,8 @@ export class Hand implements Contained {
     };
     const { pid, pidfd, ...born } =
       bounds === undefined ? forkPuppet(birth) : bounds.of((doors) => forkPuppet({ ...birth, doors }));
-    const puppet = { pid, pidfd, socket: new Descriptor(held.take()) };
-    const hand = new Hand(plan, puppet, { news: new Descriptor(news.take()), trees, strings: born.strings, bounds });
+    const puppet = { pid, pidfd, socket: servant(held.take()) };
+    const hand = new Hand(plan, puppet, { news: servant(news.take()), trees, strings: born.strings, bounds });
     hand.kernel.await(born.take);
     try {
       bounds?.hold(

@@ -7,12 +7,12 @@ import { allCapabilities, capset, lastCapability, raiseAmbient } from "../../sys
 import { SOCK } from "../../syscalls/linux/constants.ts";
 import { closeAllBut, createMemoryFile, duplicate, fillForGood } from "../../syscalls/linux/file.ts";
 import { CLONE, ERRNO, MFD, O, P, SIG, W } from "../../syscalls/linux/numbers.ts";
-import { CLONE_ARGS_STRUCT, executeDescriptor, openProcess, WALL } from "../../syscalls/linux/process.ts";
+import { CLONE_ARGS_STRUCT, executeDescriptor, WALL } from "../../syscalls/linux/process.ts";
 import { signalProcess } from "../../syscalls/linux/signal.ts";
 import { socketPair } from "../../syscalls/linux/socket.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
 import { runAnchored, setMask } from "./anchor.ts";
-import { servant } from "./estate.ts";
+import { servant, servantProcess } from "./estate.ts";
 import { Batch, layOut, STRINGS } from "./frame.ts";
 import { carryOut, puppetImage } from "./puppet.ts";
 import { PuppetKernel } from "./remote.ts";
@@ -120,7 +120,7 @@ export function startPuppet({ namespaces, descriptors, placed = new Map() }: Sta
 /** A descriptor of a child that was cloned for us, and serves this realm. Without one the child is ended, for nobody could reap it later. */
 export function holdChild(pid: number): Descriptor {
   try {
-    return servant(openProcess(self, pid));
+    return servantProcess(pid);
   } catch (error) {
     // One that has ended keeps its number until another realm takes it for an orphan. Then that may be a stranger's.
     if (!(error instanceof SystemError && error.code === "ESRCH")) {

@@ -7,6 +7,8 @@ import { testBox } from "../src/box.ts";
 /** Of threads and mappings Bun and its collector have now more, now fewer. One a Worker would be `COUNTED`. */
 const LEEWAY = 12;
 const COUNTED = 42;
+/** Descriptors that a busy machine may lose of as many Workers. */
+const LOST = COUNTED / 2;
 /** The host's own, which is to be its only child. */
 const ZYGOTES = 1;
 
@@ -37,8 +39,8 @@ describe("50 Workers", () => {
       const { before, after } = await employ("sudden");
       expect(before.children).toBe(ZYGOTES);
       expect(after.children).toBe(ZYGOTES);
-      for (const name of ["descriptors", "threads", "mappings"])
-        expect(after[name]).toBeLessThanOrEqual(before[name]! + LEEWAY);
+      expect(after.descriptors).toBeLessThanOrEqual(before.descriptors! + LOST);
+      for (const name of ["threads", "mappings"]) expect(after[name]).toBeLessThanOrEqual(before[name]! + LEEWAY);
     },
     120_000,
   );
@@ -48,7 +50,7 @@ describe("50 Workers", () => {
     async () => {
       const { before, after } = await employ("wasteful");
       expect(after.children).toBe(before.children! + COUNTED);
-      expect(after.descriptors).toBeGreaterThan(before.descriptors! + LEEWAY);
+      expect(after.descriptors).toBeGreaterThan(before.descriptors! + LOST);
     },
     120_000,
   );

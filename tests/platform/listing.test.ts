@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { askCode, beginCode, serveCode } from "../../platform/linux/anchor.ts";
+import { holdCode } from "../../platform/linux/estate.ts";
 import { stubCode } from "../../platform/linux/launch.ts";
 import { puppetCode, puppetImage } from "../../platform/linux/puppet.ts";
 import { handlerCode } from "../../platform/linux/threads.ts";
@@ -78,6 +79,7 @@ describe("listing() is what objdump reads in the code", () => {
     trapCode,
     handlerCode: () => handlerCode(0x7f1234567000),
     askCode,
+    holdCode,
     beginCode,
     serveCode,
     everything,
