@@ -2,7 +2,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { Descriptor } from "../../syscalls/descriptor.ts";
 import { machine, self } from "../../syscalls/kernel.ts";
-import { SOCK } from "../../syscalls/linux/constants.ts";
 import {
   changeDirectory,
   closeRange,
@@ -28,11 +27,10 @@ import {
 } from "../../syscalls/linux/process.ts";
 import { setFilter } from "../../syscalls/linux/seccomp.ts";
 import { resetSignals, signalProcess, unblockSignals } from "../../syscalls/linux/signal.ts";
-import { socketPair } from "../../syscalls/linux/socket.ts";
 import type { Confined, Policy, Program, SupervisedCall, Supervision } from "../platform.ts";
 import { abilities, NAMESPACES, namespaceOf } from "./abilities.ts";
 import { abilitiesFor, Bounds, reachThrough } from "./bounds.ts";
-import { outlives, servant } from "./estate.ts";
+import { outlives } from "./estate.ts";
 import { closingFilter, startingFilter } from "./filters.ts";
 import { Batch, type Prepared, prepare } from "./frame.ts";
 import { type Hearing, hearingOf } from "./hearing.ts";
@@ -156,19 +154,15 @@ function build(
 
 /** Forks a puppet into the namespaces of the plan. */
 function fork(plan: Plan, where: Pick<Birth, "placed" | "doors">): Puppet {
-  const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
-  using socket = servant(ours);
-  using strings = new Descriptor(theirs);
-  const { pid, pidfd, ...born } = forkPuppet({
+  const { take, ...born } = forkPuppet({
     namespaces: plan.namespaces & ~(plan.sharedNetwork ? CLONE.NEWNET | CLONE.NEWCGROUP : CLONE.NEWCGROUP),
     sharedNetwork: plan.sharedNetwork,
     maps: (plan.namespaces & CLONE.NEWUSER) === 0n ? undefined : mapsFor(undefined),
-    strings: strings.number,
     ...where,
   });
-  const kernel = new PuppetKernel(ours);
-  kernel.await(born.take);
-  return { pid, pidfd, kernel, socket: servant(socket.take()) };
+  const kernel = new PuppetKernel(born.socket.number);
+  kernel.await(take);
+  return { ...born, kernel };
 }
 
 /** Leaves out what Bun does without: what it looks up of itself now and then, and to shorten each file that it has written. */

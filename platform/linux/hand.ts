@@ -122,39 +122,34 @@ export class Hand implements Contained {
     });
     const trees = new Map<Mount, readonly number[]>();
     let taken = TAKEN + plan.join.length;
-    const take = (tree: Descriptor) => {
+    const place = (tree: Descriptor) => {
       placed.set(taken, borrowed.use(tree).number);
       return taken++;
     };
     for (const each of plan.root?.mounts ?? []) {
-      if (each.kind === "bind" && each.idmap !== undefined) trees.set(each, [take(mappedTree(each, each.idmap))]);
+      if (each.kind === "bind" && each.idmap !== undefined) trees.set(each, [place(mappedTree(each, each.idmap))]);
       if (each.kind === "overlay") mustOwn(each, plan.maps);
       if (each.kind === "overlay" && each.idmap !== undefined) {
-        const layers = each.lower.map((source) => mappedTree({ source, directory: true, recursive: false }));
-        trees.set(each, layers.map(take));
+        const layer = (source: string) => place(mappedTree({ source, directory: true, recursive: false }));
+        trees.set(each, each.lower.map(layer));
       }
     }
     const namespaces = plan.namespaces.reduce((bits, name) => bits | (name === "cgroup" ? 0n : FLAGS[name]), 0n);
-    const [socket, strings] = socketPair(self, SOCK.SEQPACKET);
-    using held = servant(socket);
-    borrowed.use(new Descriptor(strings));
     const bounds = boundsOf(plan, sandboxed); // last of all, for whatever throws behind it has to remove the group
     const birth = {
       namespaces,
       sharedNetwork: sharedNetwork && plan.maps !== undefined,
       maps: plan.maps,
-      strings,
       news: theirs,
       placed,
     };
-    const { pid, pidfd, ...born } =
+    const { take, strings, ...puppet } =
       bounds === undefined ? forkPuppet(birth) : bounds.of((doors) => forkPuppet({ ...birth, doors }));
-    const puppet = { pid, pidfd, socket: servant(held.take()) };
-    const hand = new Hand(plan, puppet, { news: servant(news.take()), trees, strings: born.strings, bounds });
-    hand.kernel.await(born.take);
+    const hand = new Hand(plan, puppet, { news: servant(news.take()), trees, strings, bounds });
+    hand.kernel.await(take);
     try {
       bounds?.hold(
-        pid,
+        hand.pid,
         () => hand.kill(),
         () => (hand.#puppet.pidfd.closed ? undefined : hand.#used()),
       );

@@ -1,15 +1,16 @@
 /** Zygotes: puppets that stay, and from which those of containers are forked. */
-import type { Descriptor } from "../../syscalls/descriptor.ts";
+import { Descriptor } from "../../syscalls/descriptor.ts";
 import { SystemError } from "../../syscalls/error.ts";
 import { self } from "../../syscalls/kernel.ts";
+import { SOCK } from "../../syscalls/linux/constants.ts";
 import { changeDirectory, close, closeRange, duplicate, open } from "../../syscalls/linux/file.ts";
 import { CLONE, F, O } from "../../syscalls/linux/numbers.ts";
 import { clone, cloneInto } from "../../syscalls/linux/process.ts";
-import { receiveDescriptors, sendDescriptors } from "../../syscalls/linux/socket.ts";
+import { receiveDescriptors, sendDescriptors, socketPair } from "../../syscalls/linux/socket.ts";
 import type { IdMaps, IdRange } from "../platform.ts";
 import { abilities } from "./abilities.ts";
 import type { Doors } from "./cgroup/group.ts";
-import { settleEstates } from "./estate.ts";
+import { servant, settleEstates } from "./estate.ts";
 import { Batch, NEWS, STRINGS } from "./frame.ts";
 import { mapsFor, writeMaps } from "./ids.ts";
 import { endChild, endPuppet, holdChild, namesOf, type Puppet, startPuppet } from "./launch.ts";
@@ -40,9 +41,7 @@ export interface Birth {
   readonly sharedNetwork: boolean;
   /** The maps of its user namespace, if it has one. */
   readonly maps: IdMaps | undefined;
-  /** The host's descriptor of its strings. */
-  readonly strings: number;
-  /** That of its news, where it is to tell of children. */
+  /** The host's descriptor of its news, where it is to tell of children. */
   readonly news?: number;
   /** Of the group that it is in from the start, if it has one. */
   readonly doors?: Doors | undefined;
@@ -51,29 +50,38 @@ export interface Birth {
 }
 
 /** A puppet that was forked. */
-export interface Born {
-  readonly pid: number;
-  readonly pidfd: Descriptor;
+export interface Born extends Omit<Puppet, "kernel"> {
   /** Its number of its strings. */
   readonly strings: number;
   /** What it answers first of all: that it has its descriptors. Throws if it has not. */
   take(answer: Uint8Array): void;
 }
 
-/** Forks a puppet. Throws the SystemError of what failed. */
+/** Forks a puppet, which serves this realm. Throws the SystemError of what failed. */
 export function forkPuppet(birth: Birth): Born {
   settleEstates();
+  const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
+  using unfinished = new DisposableStack();
+  const socket = unfinished.use(servant(ours));
+  using strings = new Descriptor(theirs);
+  const child = fork(birth, strings.number);
+  unfinished.move();
+  return { ...child, socket };
+}
+
+/** Forks it from a zygote that there is, or else a new one. */
+function fork(birth: Birth, strings: number): Omit<Born, "socket"> {
   const kind = birth.sharedNetwork ? "shared" : "apart";
   if (zygotes[kind] !== undefined) {
     try {
-      return forkFrom(kind, birth);
+      return forkFrom(kind, birth, strings);
     } catch (error) {
       // EPIPE: someone had ended the zygote, before it was told anything. There is another one.
       if (zygotes[kind] !== undefined || !(error instanceof SystemError && error.code === "EPIPE")) throw error;
     }
   }
   zygotes[kind] = makeZygote(kind);
-  return forkFrom(kind, birth);
+  return forkFrom(kind, birth, strings);
 }
 
 /** Ends a zygote; there will be another one. Killed, for one that waits for descriptors would go on without them when its strings close. */
@@ -84,12 +92,12 @@ function drop(kind: keyof typeof zygotes): void {
   socket.close();
 }
 
-function forkFrom(kind: keyof typeof zygotes, birth: Birth): Born {
+function forkFrom(kind: keyof typeof zygotes, birth: Birth, strings: number): Omit<Born, "socket"> {
   const { kernel, socket } = zygotes[kind]!;
   const batch = new Batch();
   const { directory, tasks = [] } = birth.doors ?? {};
   const doors = directory === undefined ? tasks : [...tasks, directory];
-  const sent = [birth.news ?? birth.strings, birth.strings, ...doors, ...birth.placed.values()];
+  const sent = [birth.news ?? strings, strings, ...doors, ...birth.placed.values()];
   if (sent.length > MOST_SENT)
     throw new RangeError(`Cannot hand over ${sent.length} descriptors and mounts: at most ${MOST_SENT} can be`);
   // A zygote that waits for descriptors which cannot be sent would take the next frame for them.
