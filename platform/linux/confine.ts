@@ -30,7 +30,6 @@ import { resetSignals, signalProcess, unblockSignals } from "../../syscalls/linu
 import type { Confined, Policy, Program, SupervisedCall, Supervision } from "../platform.ts";
 import { abilities, NAMESPACES, namespaceOf } from "./abilities.ts";
 import { abilitiesFor, Bounds, reachThrough } from "./bounds.ts";
-import { outlives } from "./estate.ts";
 import { closingFilter, startingFilter } from "./filters.ts";
 import { Batch, type Prepared, prepare } from "./frame.ts";
 import { type Hearing, hearingOf } from "./hearing.ts";
@@ -57,9 +56,14 @@ const GIVEN = 100;
 const INSIDE = [0, 1, 2, 3, 4, 6];
 /**
  * The only environment there is, and the boot file deletes it. Address space that Bun would reserve and hardly use counts for RLIMIT_DATA,
- * and whoever runs inside could use it: 64 MiB of machine code and 64 MiB of object shapes are plenty.
+ * and whoever runs inside could use it: 64 MiB of machine code and 64 MiB of object shapes are plenty, and what its allocator takes at a time, a
+ * gigabyte where it can, is to be writable, which is when it counts, no sooner than it is needed.
  */
-const SETTINGS = ["BUN_JSC_jitMemoryReservationSize=67108864", "BUN_JSC_structureHeapSizeInKB=65536"];
+const SETTINGS = [
+  "BUN_JSC_jitMemoryReservationSize=67108864",
+  "BUN_JSC_structureHeapSizeInKB=65536",
+  "MIMALLOC_ARENA_EAGER_COMMIT=0",
+];
 /** Threads count as processes. Bun starts some ten, and each Worker a few. */
 const THREADS = 128;
 
@@ -133,10 +137,7 @@ function build(
       onMemoryWarning(take) {
         bounds.onWarning = take;
       },
-      verify() {
-        verify(puppet.pid, plan, observed);
-        outlives(puppet.pidfd); // until here it waits for what its realm alone can send
-      },
+      verify: () => verify(puppet.pid, plan, observed),
       async supervise(number) {
         const listener = new Descriptor(takeDescriptor(self, puppet.pidfd.number, number));
         const audience = listening(policy, withoutHabits(supervision!), { for: "self", pid });
@@ -299,8 +300,18 @@ function kill({ pidfd }: Puppet): void {
   if (!pidfd.closed) signalProcess(self, pidfd.number, SIGKILL);
 }
 
-/** Compares what the kernel says of every thread with what was planned. */
-function verify(pid: number, plan: Plan, observed: boolean): void {
+/** Compares what the kernel says of every thread with what was planned. False where it ends, which takes what there is to say of it. */
+function verify(pid: number, plan: Plan, observed: boolean): boolean {
+  try {
+    compare(pid, plan, observed);
+    return true;
+  } catch (error) {
+    if (isGone(error)) return false;
+    throw error;
+  }
+}
+
+function compare(pid: number, plan: Plan, observed: boolean): void {
   for (const [name, bit] of Object.entries(NAMESPACES)) {
     if ((plan.namespaces & bit) === 0n) continue;
     if (namespaceOf(pid, name as keyof typeof NAMESPACES) === namespaceOf("self", name as keyof typeof NAMESPACES)) {
@@ -330,10 +341,14 @@ function threadOf(pid: number, thread: string): Map<string, string> | undefined 
   try {
     return fieldsOf(`${pid}/task/${thread}`);
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if ((code === "ENOENT" || code === "ESRCH") && thread !== `${pid}`) return undefined;
+    if (isGone(error) && thread !== `${pid}`) return undefined;
     throw error;
   }
+}
+
+function isGone(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === "ENOENT" || code === "ESRCH";
 }
 
 function fieldsOf(process: string): Map<string, string> {
