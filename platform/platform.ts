@@ -187,6 +187,9 @@ export interface Program {
 }
 
 /** A process inside its walls. */
+/** What a container returns whose first process ended it, for its time was over long ago: the host, which is to end it then, was too busy or gone. As timeout(1) does. */
+export const TIMED_OUT = 124;
+
 export interface Confined {
   readonly pid: number;
   readonly enforcement: Enforcement;
@@ -202,8 +205,8 @@ export interface Confined {
   usage(): Counters;
   /** Has `take` called when it uses more memory than the limit that warns. */
   onMemoryWarning(take: () => void): void;
-  /** Checks from outside that every thread is confined as planned. Throws an Error that names what is not. */
-  verify(): void;
+  /** Checks from outside that every thread is confined as planned. Throws an Error that names what is not; false where it ends, and nothing is there to check. */
+  verify(): boolean;
   /**
    * Takes the listener of an observed actor's closing filter, by the actor's number for it, and has its refused calls told of. Settles once all
    * is told: after its end.

@@ -16,4 +16,5 @@ export * from "./linux/seccomp.ts";
 export * from "./linux/signal.ts";
 export * from "./linux/socket.ts";
 export * from "./linux/terminal.ts";
+export * from "./linux/timer.ts";
 export { type FieldValue, Memory, Struct, type Target } from "./struct.ts";

@@ -18,8 +18,9 @@ import { type Doors, Group } from "./cgroup/group.ts";
 import type { Controller } from "./cgroup/hierarchy.ts";
 import type { Budget } from "./cgroup/settings.ts";
 import { type Growth, watchGrowth } from "./growth.ts";
+import { leisure } from "./leisure.ts";
 import { GROUP_REMEDY, groupLacks, sharedLacks } from "./plan.ts";
-import { shareOfTree } from "./usage.ts";
+import { lookAtShares } from "./usage.ts";
 import { cpuSeconds } from "./walls.ts";
 
 /** What is kept to limits. */
@@ -31,6 +32,8 @@ export interface Bounded {
   readonly paths: readonly string[];
   /** Whether there is no PID namespace whose end ends all of it. */
   readonly scattered: boolean;
+  /** Whether a puppet looks after what it is about, in the same group. */
+  readonly hand?: boolean;
   /**
    * Whether its group is out of its reach. Who owns that can be in one beneath, and behind a fence; otherwise a group is of use for nothing but to
    * end it.
@@ -39,11 +42,11 @@ export interface Bounded {
 }
 
 /** What a group is to keep. */
-function budgetOf({ limits, own, paths }: Bounded): Budget {
+function budgetOf({ limits, own, paths, hand }: Bounded): Budget {
   return {
     memory: limits.memory + (own ?? 0),
     swap: limits.swap ?? 0,
-    processes: own === undefined ? limits.processes + HAND : undefined,
+    processes: own === undefined ? limits.processes + (hand === true ? HAND : 0) : undefined,
     cpu: limits.cpu,
     diskRead: limits.diskRead,
     diskWrite: limits.diskWrite,
@@ -63,8 +66,14 @@ function disksFor(paths: readonly string[]): string[] {
   }
 }
 
-/** The puppet that looks after a program is in its group. */
+/** What a puppet counts for that looks after a program, in its group and for its user. */
 const HAND = 1;
+
+/** How far above the limit RLIMIT_NPROC is. Where a group counts, that is to be the first to refuse: it also counts what it refused. */
+export function processesBeside({ counted, hand }: { readonly counted: boolean; readonly hand: boolean }): number {
+  if (counted) return 2 * HAND;
+  return hand ? HAND : 0;
+}
 
 type Reached = NonNullable<Ended["limit"]>;
 
@@ -131,22 +140,25 @@ export class Bounds {
   /**
    * The first process is there, and has no children yet. What no group keeps, or as a total of all processes, is looked at from here.
    * @param kill ends all of it
-   * @param read what it used so far; undefined once it is gone. Throws where nothing can be opened just now
+   * @param read what it used so far; undefined once it is gone. Throws, or rejects, where nothing can be opened just now
    */
-  hold(pid: number, kill: () => void, read: () => Counters | undefined): void {
+  hold(pid: number, kill: () => void, read: () => Counters | undefined | Promise<Counters | undefined>): void {
     if (!this.#entered) this.#group?.place(pid);
     const group = this.#keeping;
     const { memory, cpuTime, disk } = this.#limits;
     const govern = group?.governs("memory") === true;
-    const watch = (growth: Growth) => this.#watches.push(watchGrowth({ ...growth, used: unlessRefused(growth.used) }));
+    const watch = (growth: Omit<Growth, "used"> & { used(): Promise<number | undefined> }) =>
+      this.#watches.push(watchGrowth({ ...growth, used: () => growth.used().catch(orUnknown) }));
     const end = (limit: Reached) => () => {
       this.#reached ??= limit;
       kill();
     };
+    const look = shared(async () => await read());
     // Of pages that several processes share, each has all resident: whether they are many is looked into when they seem to be.
-    const bytesBelow = (least: number) => () => {
-      const resident = kibibytes(read()?.memoryKib);
-      return resident === undefined || resident < least ? resident : kibibytes(shareOfTree(pid));
+    const bytesBelow = (least: number) => async () => {
+      const resident = kibibytes((await look())?.memoryKib);
+      if (resident === undefined || resident < least) return resident;
+      return kibibytes(await leisure.through(lookAtShares(pid, least / 1024)));
     };
     // What is missing one process does not go on: v2 ends all of them by itself.
     if (govern) {
@@ -161,7 +173,7 @@ export class Bounds {
     else if (warning !== undefined)
       watch({ limit: warning, perSecond: MEMORY_PER_SECOND, used: bytesBelow(warning), reached: warn });
     if (cpuTime !== undefined) {
-      const used = () => this.#counts().cpuMicroseconds ?? read()?.cpuMicroseconds;
+      const used = async () => this.#counts().cpuMicroseconds ?? (await look())?.cpuMicroseconds;
       const perSecond = cpus().length * 1e6;
       // A group counts those too that nobody waited for. Without one they count as they were seen.
       const everyMs = group?.governs("usage") === true || this.#single ? undefined : ORPHANS_MS;
@@ -169,14 +181,23 @@ export class Bounds {
     }
     if (disk !== undefined) {
       // A group of v1 does not count what the kernel writes later, and /proc not what children wrote for whom nobody waited.
-      const used = () => highest(read()?.writtenBytes, this.#counts().writtenBytes);
+      const used = async () => highest((await look())?.writtenBytes, this.#counts().writtenBytes);
       watch({ limit: disk, perSecond: MEMORY_PER_SECOND, used, reached: end("disk") });
     }
   }
 
+  /** Whether a group is to keep the number of processes. */
+  get countsProcesses(): boolean {
+    return this.#keeping?.governs("pids") === true;
+  }
+
   /** What the group counted; nothing where there is none, it is gone, or nothing can be opened just now. */
   counts(): Counts {
-    return unlessRefused(() => this.#counts())() ?? {};
+    try {
+      return this.#counts();
+    } catch (error) {
+      return orUnknown(error) ?? {};
+    }
   }
 
   /** Throws where nothing can be opened just now. */
@@ -197,9 +218,7 @@ export class Bounds {
   /** Removes the group when all has ended, and gives what its counts prove of that, and what was `used` in all. */
   async over(used?: Counters): Promise<Pick<Ended, "limit">> {
     for (const watch of this.#watches) watch.stop();
-    // Who used up its time and then ended was quicker than the watch.
-    const spent = (used?.cpuMicroseconds ?? 0) >= (this.#limits.cpuTime ?? Number.POSITIVE_INFINITY) * 1e6;
-    const limit = this.#reached ?? limitOf(this.counts()) ?? (spent ? "cpuTime" : undefined);
+    const limit = this.#reached ?? limitOf(this.counts()) ?? usedUp(used, this.#limits);
     await this.#group?.end();
     return limit === undefined ? {} : { limit };
   }
@@ -208,15 +227,19 @@ export class Bounds {
 /** How the files of a group say that somebody removed it. */
 const GONE: ReadonlySet<string | undefined> = new Set(["ENOENT", "ENODEV"]);
 
-/** Undefined where the kernel refuses it, as where no descriptor is left. */
-function unlessRefused<Result>(read: () => Result): () => Result | undefined {
+/** What is known where the kernel refuses to tell, as where no descriptor is left: nothing. */
+function orUnknown(error: unknown): undefined {
+  if ((error as NodeJS.ErrnoException).code === undefined) throw error;
+}
+
+/** One look for all who ask while it goes on. */
+function shared<Result>(look: () => Promise<Result>): () => Promise<Result> {
+  let going: Promise<Result> | undefined;
   return () => {
-    try {
-      return read();
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === undefined) throw error;
-      return undefined;
-    }
+    going ??= look().finally(() => {
+      going = undefined;
+    });
+    return going;
   };
 }
 
@@ -226,10 +249,24 @@ function limitOf(counts: Counts): "memory" | undefined {
   return memoryEnds > 0 && memoryReached ? "memory" : undefined;
 }
 
-/** What each program of a container is limited to by itself, where it does not say so. */
-export function rlimitsOf({ limits, namespaces }: ContainerPlan): ProcessPlan["limits"] {
+/** Who used up its time, or wrote too much, and then ended was quicker than the watch. */
+function usedUp(used: Counters | undefined, limits: Limits): "cpuTime" | "disk" | undefined {
+  const { cpuTime = Number.POSITIVE_INFINITY, disk = Number.POSITIVE_INFINITY } = limits;
+  if ((used?.cpuMicroseconds ?? 0) >= cpuTime * 1e6) return "cpuTime";
+  return (used?.writtenBytes ?? 0) >= disk ? "disk" : undefined;
+}
+
+/** What each program of a container is limited to by itself, where it does not say so. @param counted whether a group keeps the number of processes */
+export function rlimitsOf(
+  { limits, namespaces, user }: ContainerPlan,
+  process: Pick<ProcessPlan, "init" | "user">,
+  counted: boolean,
+): ProcessPlan["limits"] {
   if (limits === undefined) return {};
-  const { memory, processes, files, fileSize, cpuTime } = limits;
+  const { memory, files, fileSize, cpuTime } = limits;
+  // The kernel counts by user.
+  const hand = process.init && (process.user ?? user) === user;
+  const processes = limits.processes + processesBeside({ counted, hand });
   return {
     DATA: BigInt(memory),
     FSIZE: BigInt(fileSize),
@@ -241,7 +278,10 @@ export function rlimitsOf({ limits, namespaces }: ContainerPlan): ProcessPlan["l
 }
 
 /** What keeps a container to its limits; undefined for one that has none. Throws NotEnforced for a limit that nothing here can keep. */
-export function boundsOf(plan: ContainerPlan, sandboxed: boolean): Bounds | undefined {
+export function boundsOf(
+  plan: ContainerPlan,
+  { sandboxed, hand }: { readonly sandboxed: boolean; readonly hand: boolean },
+): Bounds | undefined {
   const { limits, namespaces, root } = plan;
   if (limits === undefined) return undefined;
   const binds = (root?.mounts ?? []).filter((each) => each.kind === "bind");
@@ -249,7 +289,7 @@ export function boundsOf(plan: ContainerPlan, sandboxed: boolean): Bounds | unde
   const able = reach === "out" ? abilities() : ungoverned(abilities(), reach === "fenced" ? "cgroup v2" : undefined);
   if (!sandboxed) refuseLack({ ...groupLacks(limits, able), ...sharedLacks(limits, able), ...memoryLack(plan, able) });
   const lent = binds.map(({ source }) => source);
-  return new Bounds({ limits, paths: ["/", ...lent], scattered: !namespaces.includes("pid"), reach });
+  return new Bounds({ limits, paths: ["/", ...lent], scattered: !namespaces.includes("pid"), reach, hand });
 }
 
 /** In a sandbox nobody may mount, or write to groups, unless they are granted for that. */

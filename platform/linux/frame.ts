@@ -16,19 +16,21 @@ export const NEWS = 4;
 
 /*
  * A frame, and its answer: u32 number of calls, u32 bytes of answer wanted, u32 calls made (written by the puppet), u32 how many of the
- * two pollfds that follow to wait for before the next frame, u32 the puppet's strings, u32 the strings of a child that the calls fork;
+ * three pollfds that follow to wait for before the next frame, u32 the puppet's strings, u32 the strings of a child that the calls fork;
  * then the calls; then their data. A call is u32 number, u8 which arguments are places to fetch the argument from, u8 flags, u16 unused,
  * six arguments, the result (written by the puppet): 64 bytes.
  *
- * The pollfds are the strings and a signalfd, by which a puppet with children learns of their ends, and of signals to pass on.
+ * The pollfds are the strings; a signalfd, by which a puppet with children learns of their ends, and of signals to pass on; and a timerfd, if there is
+ * one, by which it ends.
  */
 export const MADE = 8;
 export const POLLED = 12;
 export const FIRST_POLL = 16;
 export const SECOND_POLL = 24;
-export const OWN_STRINGS = 32;
-export const CHILD_STRINGS = 36;
-export const HEADER = 40;
+export const THIRD_POLL = 32;
+export const OWN_STRINGS = 40;
+export const CHILD_STRINGS = 44;
+export const HEADER = 48;
 export const CALL = 64;
 export const ARGUMENTS = 8;
 export const RESULT = 56;
@@ -198,18 +200,22 @@ export interface Setting {
   readonly child?: number | undefined;
   /** The signalfd of a puppet that looks after its children. */
   readonly signals?: number | undefined;
+  /** Its timerfd, where it is to end when that expires. */
+  readonly timer?: number | undefined;
 }
 
-export function prepare(batch: Batch, { strings = STRINGS, child = STRINGS, signals }: Setting = {}): Prepared {
+export function prepare(batch: Batch, { strings = STRINGS, child = STRINGS, signals, timer }: Setting = {}): Prepared {
   const { bytes, answerLength, results } = layOut(batch.entries, BUFFER, HEADER, FRAME_SIZE);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, batch.entries.length, true);
   view.setUint32(4, answerLength, true);
-  view.setUint32(POLLED, signals === undefined ? 0 : 2, true);
+  view.setUint32(POLLED, signals === undefined ? 0 : 3, true);
   view.setUint32(FIRST_POLL, strings, true);
   view.setUint16(FIRST_POLL + 4, POLLIN, true);
   view.setUint32(SECOND_POLL, signals ?? 0, true);
   view.setUint16(SECOND_POLL + 4, POLLIN, true);
+  view.setInt32(THIRD_POLL, timer ?? -1, true); // of which poll(2) takes no notice
+  view.setUint16(THIRD_POLL + 4, POLLIN, true);
   view.setUint32(OWN_STRINGS, strings, true);
   view.setUint32(CHILD_STRINGS, child, true);
   return {

@@ -15,7 +15,8 @@ import { outlives, servant } from "./estate.ts";
 import { Batch, NEWS_SIZE, type Prepared } from "./frame.ts";
 import { mappedTree } from "./idmap.ts";
 import type { Puppet } from "./launch.ts";
-import { SIGNALS, stringsFor, TAKEN } from "./places.ts";
+import { finish, leisure } from "./leisure.ts";
+import { SIGNALS, stringsFor, TAKEN, TIMER } from "./places.ts";
 import type { Plan } from "./plan.ts";
 import {
   addProgram,
@@ -24,12 +25,24 @@ import {
   keyOf,
   ownStrings,
   type ProgramFrame,
+  type Puppeteer,
   retirement,
   type Start,
 } from "./programs.ts";
 import { PuppetKernel } from "./remote.ts";
 import { FLAGS, mustOwn, refuseCoveredProc, Stepwise, setUp } from "./setup.ts";
-import { childByInnerPid, countersOfTree, grouped, lasting, risen, rising, Tally } from "./usage.ts";
+import {
+  childByInnerPid,
+  countersOfTree,
+  grouped,
+  lasting,
+  lookAtTree,
+  Rising,
+  risen,
+  rising,
+  Tally,
+  type TreeLook,
+} from "./usage.ts";
 import { answerOf, ended, watch } from "./watch.ts";
 import { forkPuppet } from "./zygote.ts";
 
@@ -45,6 +58,9 @@ export async function orNothing<Result>(hand: Hand, make: () => Promise<Result>)
     throw error;
   }
 }
+
+/** For how long processes are looked at that are to be killed. */
+const LAST_LOOK_MS = 10;
 
 /** The host's hand in a container. */
 export class Hand implements Contained {
@@ -67,8 +83,9 @@ export class Hand implements Contained {
   /** Whether the puppet is the program itself. */
   #became = false;
   readonly #tally = new Tally();
-  readonly #used = rising(() => this.#count());
-  readonly #usage = lasting(this.#used);
+  readonly #known = new Rising();
+  readonly #usage = lasting(() => this.#known.with(finish(this.#look())));
+  readonly #lastUsage = lasting(() => this.#known.with(finish(this.#look({ mostMs: LAST_LOOK_MS }))));
 
   constructor(
     plan: ContainerPlan,
@@ -92,7 +109,11 @@ export class Hand implements Contained {
     this.#puppet = puppet;
     this.#news = news;
     this.#trees = trees;
-    this.kernel = new PuppetKernel(puppet.socket.number, { strings, signals: SIGNALS });
+    this.kernel = new PuppetKernel(puppet.socket.number, {
+      strings,
+      signals: SIGNALS,
+      timer: plan.limits?.wallTime === undefined ? undefined : TIMER,
+    });
     this.kernel.onSilence = () => this.kill();
     this.kernel.news = { socket: news.number, take: (bytes) => this.#children.take(bytes) };
     this.ended = this.#end();
@@ -103,14 +124,19 @@ export class Hand implements Contained {
     for (const held of [this.#puppet.pidfd, this.#puppet.socket, this.#news]) outlives(held);
   }
 
-  /** Starts the puppet. @param placed more of the host's descriptors for it, by the numbers that they get */
+  /**
+   * Starts the puppet.
+   * @param placed more of the host's descriptors for it, by the numbers that they get
+   * @param options `stays`: whether it looks after programs, and becomes none itself
+   */
   static start(
     plan: ContainerPlan,
     placed: Map<number, number>,
     {
       sharedNetwork = false,
       sandboxed = false,
-    }: { readonly sharedNetwork?: boolean; readonly sandboxed?: boolean } = {},
+      stays = true,
+    }: { readonly sharedNetwork?: boolean; readonly sandboxed?: boolean; readonly stays?: boolean } = {},
   ): Hand {
     refuseCoveredProc(plan);
     using borrowed = new DisposableStack();
@@ -135,7 +161,7 @@ export class Hand implements Contained {
       }
     }
     const namespaces = plan.namespaces.reduce((bits, name) => bits | (name === "cgroup" ? 0n : FLAGS[name]), 0n);
-    const bounds = boundsOf(plan, sandboxed); // last of all, for whatever throws behind it has to remove the group
+    const bounds = boundsOf(plan, { sandboxed, hand: stays }); // last of all, for whatever throws behind it has to remove the group
     const birth = {
       namespaces,
       sharedNetwork: sharedNetwork && plan.maps !== undefined,
@@ -151,7 +177,10 @@ export class Hand implements Contained {
       bounds?.hold(
         hand.pid,
         () => hand.kill(),
-        () => (hand.#puppet.pidfd.closed ? undefined : hand.#used()),
+        async () => {
+          const now = await leisure.through(hand.#look());
+          return now && hand.#known.with(now);
+        },
       );
     } catch (error) {
       hand.kill();
@@ -275,7 +304,7 @@ export class Hand implements Contained {
       passed.unshift(this.kernel.call("fcntl", passed[0]!, F.DUPFD_CLOEXEC, Math.max(...numbers) + 1));
     const closing = new Batch();
     for (const number of passed) close(closing, number);
-    const all = { plan: this.#plan, own: this.#strings, held, landlock, strings: passed[0]! };
+    const all = { ...this.#puppeteer, held, landlock, strings: passed[0]! };
     const batch = new Batch();
     let forked: number;
     let prepared: Prepared;
@@ -311,7 +340,7 @@ export class Hand implements Contained {
 
   kill(): void {
     // The kernel counts for nobody those that end with their namespace.
-    this.usage();
+    this.#lastUsage();
     if (!this.#puppet.pidfd.closed) signalProcess(self, this.#puppet.pidfd.number, SIG.KILL);
     // Without a PID namespace nothing else ends with its first process.
     if (!this.#plan.namespaces.includes("pid")) this.#bounds?.kill();
@@ -320,7 +349,7 @@ export class Hand implements Contained {
   /** The frame that sets the container up and starts its program; or, where that cannot be one, starts it only, and the rest is done. */
   async #frameFor(process: ProcessPlan, start: Pick<Start, "held" | "landlock">): Promise<ProgramFrame> {
     const plan = this.#plan;
-    const all = { plan, own: this.#strings, ...start };
+    const all = { ...this.#puppeteer, ...start };
     const child = process.init ? stringsFor(process) : undefined;
     const own = process.init ? undefined : ownStrings(process, this.#strings);
     const retired = () => this.kernel.prepare(retirement());
@@ -339,6 +368,10 @@ export class Hand implements Contained {
     const batch = new Batch();
     const forked = addProgram(batch, process, all);
     return { prepared: this.kernel.prepare(batch, child, own), retired: retired(), forked };
+  }
+
+  get #puppeteer(): Puppeteer {
+    return { plan: this.#plan, own: this.#strings, counted: this.#bounds?.countsProcesses ?? false };
   }
 
   /** Lets the puppet become the program itself. */
@@ -390,9 +423,9 @@ export class Hand implements Contained {
   }
 
   /** The puppet is not one of the container's processes, unless it became the program. */
-  #count(): Counters | undefined {
+  *#look(how: TreeLook = {}): Generator<void, Counters | undefined> {
     if (this.#puppet.pidfd.closed) return undefined;
-    const tree = countersOfTree(this.pid, { tally: this.#tally });
+    const tree = yield* lookAtTree(this.pid, { ...how, tally: this.#tally });
     if (tree === undefined) return undefined;
     const all = grouped(tree, this.#bounds?.counts() ?? {});
     return this.#became ? all : { ...all, processes: all.processes - 1 };
@@ -440,7 +473,7 @@ export class Hand implements Contained {
     this.#news.close();
     const { code: _code, signal: _signal, ...used } = this.#became ? end : { ...end, peakKib: this.#children.peakKib };
     const { code, signal } = (this.#main ? this.#children.last : undefined) ?? end;
-    const all = risen(this.#used(), grouped(used, counts));
+    const all = risen(this.#known.with(undefined), grouped(used, counts));
     return {
       ...all,
       memoryKib: 0,

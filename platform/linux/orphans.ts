@@ -43,7 +43,8 @@ function childrenOf(thread: number): number[] {
   return pids.split(" ").filter(Boolean).map(Number);
 }
 
-const hasEnded = (pid: number) => /^\d+ \(.*\) Z /s.test(read(`/proc/${pid}/stat`));
+/** Its name is its own word: the state stands behind the last parenthesis. */
+const hasEnded = (pid: number) => /\) Z [^)]*$/.test(read(`/proc/${pid}/stat`));
 
 /** The processes of which this one has a pidfd. */
 function heldProcesses(): Set<number> {

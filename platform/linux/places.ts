@@ -6,6 +6,8 @@ export const CHILD = 100;
 export const HELD = 101;
 /** Its signalfd. */
 export const SIGNALS = 201;
+/** Its timerfd. */
+export const TIMER = 202;
 /** What it takes from the host in order to set up: namespaces and mounts. */
 export const TAKEN = 210;
 

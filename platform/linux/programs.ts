@@ -31,17 +31,26 @@ export interface Start {
 export type Supervise = (listener: Descriptor, pid: number) => void;
 
 /** The puppet that starts them. */
-interface Puppeteer {
+export interface Puppeteer {
   readonly plan: ContainerPlan;
   /** Its number of its own strings. */
   readonly own: number;
+  /** Whether a group keeps the number of processes. */
+  readonly counted: boolean;
 }
 
 /** Adds to a batch what makes a program, and returns which of its calls forks. */
 export function addProgram(
   batch: Batch,
   process: ProcessPlan,
-  { plan, own, held, landlock, strings }: Pick<Start, "held" | "landlock"> & Puppeteer & { readonly strings?: number },
+  {
+    plan,
+    own,
+    counted,
+    held,
+    landlock,
+    strings,
+  }: Pick<Start, "held" | "landlock"> & Puppeteer & { readonly strings?: number },
 ): number {
   const capable = plan.namespaces.includes("user") || abilities().capable;
   const tid = new Uint8Array(4);
@@ -57,7 +66,7 @@ export function addProgram(
   const capabilities = chosen ? process.capabilities : capget(self).permitted;
   becomeProgram(
     batch,
-    { ...process, capabilities, limits: { ...rlimitsOf(plan), ...process.limits } },
+    { ...process, capabilities, limits: { ...rlimitsOf(plan, process, counted), ...process.limits } },
     {
       strings: strings ?? (process.init ? stringsFor(process) : ownStrings(process, own)),
       descriptors: held,
@@ -126,12 +135,12 @@ export function frameFor(key: string, make: () => ProgramFrame | undefined): Pro
 /** What a program's frame depends on. */
 export function keyOf(
   process: ProcessPlan,
-  { plan, own, held, landlock }: Puppeteer & Pick<Start, "held" | "landlock">,
+  { plan, own, counted, held, landlock }: Puppeteer & Pick<Start, "held" | "landlock">,
 ): string {
   const plain = (_: string, value: unknown) => {
     if (typeof value === "bigint") return `${value}n`;
     if (value instanceof Map) return [...value];
     return value instanceof Uint8Array ? Buffer.from(value).toString("base64") : value;
   };
-  return JSON.stringify([plan, { ...process, descriptors: undefined }, [...held], landlock, own], plain);
+  return JSON.stringify([plan, { ...process, descriptors: undefined }, [...held], landlock, own, counted], plain);
 }

@@ -3,6 +3,7 @@ import { MAX_ERRNO, numberOf } from "../../syscalls/kernel.ts";
 import { SIG, W } from "../../syscalls/linux/numbers.ts";
 import { CLD, SIGINFO, SIGINFO_SIZE, WALL } from "../../syscalls/linux/process.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
+import { TIMED_OUT } from "../platform.ts";
 import {
   ARGUMENTS,
   BUFFER,
@@ -24,6 +25,7 @@ import {
   RESULT,
   SECOND_POLL,
   STRINGS,
+  THIRD_POLL,
 } from "./frame.ts";
 
 /** Where its code lies. */
@@ -97,7 +99,8 @@ export function carryOut(assembler: Assembler): Assembler {
 
 /**
  * The puppet's program: reads a frame, carries it out, answers, and ends when the other end of the socket closes. Meanwhile, if a frame
- * said so, it reaps its children. Of a main child it tells alone, passes signals on to it, and ends as it does; r13 has its process id.
+ * said so, it reaps its children, and ends when its timer expires. Of a main child it tells alone, passes signals on to it, and ends as it does; r13
+ * has its process id.
  */
 export function puppetCode(): Assembler {
   const frame = (offset: number) => ({ base: R.R12, offset });
@@ -145,6 +148,11 @@ export function puppetCode(): Assembler {
     .jump("frame")
 
     .label("signal")
+    .testByte(frame(THIRD_POLL + 6), POLLIN)
+    .branch("je", "timely")
+    .set(R.DI, TIMED_OUT)
+    .jump("end")
+    .label("timely")
     .testByte(frame(SECOND_POLL + 6), POLLIN)
     .branch("je", "serve")
     .load(R.DI, frame(SECOND_POLL), 32) // read(signalfd, info, 128)

@@ -20,7 +20,7 @@ import {
   type Unveiled,
 } from "../platform.ts";
 import { type Abilities, abilities } from "./abilities.ts";
-import { abilitiesFor } from "./bounds.ts";
+import { abilitiesFor, processesBeside } from "./bounds.ts";
 import { contain, execute } from "./container.ts";
 import { programFilter } from "./filters.ts";
 import { type Hearing, hearingOf } from "./hearing.ts";
@@ -214,8 +214,9 @@ export function planProgram(
         DATA: BigInt(limits.memory),
         STACK: 8n * 2n ** 20n,
         FSIZE: BigInt(limits.fileSize),
-        // Where a group counts them, it is to be the first to refuse: it also counts what it refused.
-        NPROC: BigInt(limits.processes + (able.groups?.pids === undefined ? 0 : 2)),
+        NPROC: BigInt(
+          limits.processes + processesBeside({ counted: able.groups?.pids !== undefined, hand: process.init }),
+        ),
         NOFILE: BigInt(descriptors),
         MEMLOCK: 0n,
         MSGQUEUE: 0n,

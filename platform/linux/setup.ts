@@ -8,9 +8,10 @@ import { raiseLoopback } from "../../syscalls/linux/network.ts";
 import { CLONE, O, S, SIG } from "../../syscalls/linux/numbers.ts";
 import { becomeUser, createSession, setDomainname, setGroups, setHostname } from "../../syscalls/linux/process.ts";
 import { openSignals } from "../../syscalls/linux/signal.ts";
+import { openTimer } from "../../syscalls/linux/timer.ts";
 import { type ContainerPlan, type Mount, type Namespace, NotEnforced } from "../platform.ts";
 import { abilities, NAMESPACES } from "./abilities.ts";
-import { SIGNALS, TAKEN } from "./places.ts";
+import { SIGNALS, TAKEN, TIMER } from "./places.ts";
 import { PROC_REMEDY } from "./plan.ts";
 import { type Attempting, furnish } from "./root.ts";
 
@@ -44,6 +45,9 @@ export function mustOwn({ upper }: Extract<Mount, { kind: "overlay" }>, maps: Co
   );
 }
 
+/** The host's own clock is to end it, and to say so, unless the host is busy or stopped, or the Worker has ended that had it. */
+const LATER_MS = 1000;
+
 /** Sets a container up, before anything runs in it. What it returns is to be called when that was done: throws where a source is not the one that was meant. */
 export function setUp(
   kernel: Attempting,
@@ -53,6 +57,11 @@ export function setUp(
   const signals = openSignals(kernel, [SIG.CHLD, ...PASSED_ON]);
   duplicate(kernel, signals, SIGNALS, O.CLOEXEC);
   close(kernel, signals);
+  if (plan.limits?.wallTime !== undefined) {
+    const timer = openTimer(kernel, plan.limits.wallTime + LATER_MS);
+    duplicate(kernel, timer, TIMER, O.CLOEXEC);
+    close(kernel, timer);
+  }
   createSession(kernel);
   // It shows the group that the puppet has been put into as the top.
   if (plan.namespaces.includes("cgroup")) unshare(kernel, CLONE.NEWCGROUP);

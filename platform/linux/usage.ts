@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import type { Counters } from "../platform.ts";
 import type { Counts } from "./cgroup/counts.ts";
+import { finish } from "./leisure.ts";
 
 /** How often a second the kernel counts for what users read, whatever its own clock does: USER_HZ. */
 const TICKS = 100;
@@ -9,6 +10,7 @@ const TICKS = 100;
 /** A process, and the children that it has waited for. */
 export interface Stat {
   readonly parent: number;
+  readonly threads: number;
   readonly minorFaults: number;
   readonly majorFaults: number;
   readonly userMicroseconds: number;
@@ -27,6 +29,7 @@ export function parseStat(text: string): Stat {
   const microseconds = (ticks: number) => (ticks * 1e6) / TICKS;
   return {
     parent: field(4),
+    threads: field(20),
     minorFaults: field(10) + field(11),
     majorFaults: field(12) + field(13),
     userMicroseconds: microseconds(field(14) + field(16)),
@@ -52,8 +55,11 @@ export interface Status {
 /** Reads `status`. Who has ended and is not reaped has no memory any more. */
 export function parseStatus(text: string): Status {
   // In here the kernel escapes the ends of lines in names.
-  const lines = new Map(text.split("\n").map((line) => line.split(":\t", 2) as [string, string | undefined]));
-  const number = (name: string) => Number.parseInt(lines.get(name) ?? "0", 10);
+  const value = (name: string) => {
+    const at = text.indexOf(`\n${name}:\t`); // the name is the first line
+    return at < 0 ? "" : text.slice(at + name.length + 3, text.indexOf("\n", at + 1));
+  };
+  const number = (name: string) => Number.parseInt(value(name) || "0", 10);
   return {
     // Tables of pages are memory too: a program that touches one page here and there has more of them than of pages.
     memoryKib: number("VmRSS") + number("VmPTE"),
@@ -62,7 +68,7 @@ export function parseStatus(text: string): Status {
     threads: number("Threads"),
     voluntarySwitches: number("voluntary_ctxt_switches"),
     involuntarySwitches: number("nonvoluntary_ctxt_switches"),
-    pids: (lines.get("NSpid") ?? "").split("\t").map(Number),
+    pids: value("NSpid").split("\t").map(Number),
   };
 }
 
@@ -75,20 +81,27 @@ export function parseIo(text: string): { readonly readBytes: number; readonly wr
 /**
  * What one process used, with the children that it has waited for. Undefined where there is no such process any more; throws where nothing can be
  * opened just now, as all do that read here.
- * @param tally is told of it
  */
-export function countersOf(pid: number, tally?: Tally): Counters | undefined {
-  const stat = contentOf(`/proc/${pid}/stat`);
+export function countersOf(pid: number): Counters | undefined {
+  const stat = statOf(pid);
+  return stat && countersBy(pid, stat, true);
+}
+
+function statOf(pid: number): Stat | undefined {
+  const text = contentOf(`/proc/${pid}/stat`);
+  return text === undefined ? undefined : parseStat(text);
+}
+
+/** @param storage whether what it read and wrote is looked up, too */
+function countersBy(pid: number, stat: Stat, storage: boolean): Counters | undefined {
   const status = contentOf(`/proc/${pid}/status`);
-  if (stat === undefined || status === undefined) return undefined;
-  const parsed = parseStat(stat);
-  tally?.see(pid, parsed);
-  const { minorFaults, majorFaults, userMicroseconds, systemMicroseconds } = parsed;
+  if (status === undefined) return undefined;
   const main = parseStatus(status);
-  const threads =
-    main.threads > 1 ? threadsOf(pid).map((tid) => contentOf(`/proc/${pid}/task/${tid}/status`)) : [status];
-  const each = threads.filter((text) => text !== undefined).map(parseStatus);
-  const io = contentOf(`/proc/${pid}/io`);
+  const others = main.threads > 1 ? threadsOf(pid).filter((tid) => tid !== `${pid}`) : [];
+  const texts = others.map((tid) => contentOf(`/proc/${pid}/task/${tid}/status`));
+  const each = [main, ...texts.filter((text) => text !== undefined).map(parseStatus)];
+  const io = storage ? contentOf(`/proc/${pid}/io`) : undefined;
+  const { minorFaults, majorFaults, userMicroseconds, systemMicroseconds } = stat;
   return {
     cpuMicroseconds: userMicroseconds + systemMicroseconds,
     userMicroseconds,
@@ -104,33 +117,66 @@ export function countersOf(pid: number, tally?: Tally): Counters | undefined {
   };
 }
 
-/** So many processes are looked at: one takes some 100 µs. */
+/** So many processes are looked at beside the first one: each takes some 50 µs. */
 export const MOST_LOOKED_AT = 1024;
 
-/**
- * What a process and all beneath it used. Processes come and go meanwhile: one that ends between two looks may count nowhere this time, and never
- * twice, for parents are looked at before their children.
- */
-export function countersOfTree(
+/** Looks at a process and at all beneath it, one in each step: parents before their children. Undefined where it is not there. */
+function* walk<Seen>(
   pid: number,
-  { childrenOf = readChildren, tally }: { readonly childrenOf?: ChildrenOf; readonly tally?: Tally } = {},
-): Counters | undefined {
-  const root = countersOf(pid, tally);
-  if (root === undefined) return undefined;
-  const beneath = new Set(childrenOf(pid));
+  look: (pid: number, stat: Stat) => Seen | undefined,
+  { childrenOf = readChildren, mostMs = Number.POSITIVE_INFINITY }: Pick<TreeLook, "childrenOf" | "mostMs"> = {},
+): Generator<void, Seen[] | undefined> {
+  const began = performance.now();
+  const all: Seen[] = [];
   // What is added to a set while it is walked is walked as well.
-  const all = [root];
-  for (const each of beneath) {
-    if (all.length === MOST_LOOKED_AT) break;
-    const counters = countersOf(each, tally);
-    if (counters === undefined) continue;
-    all.push(counters);
-    for (const child of childrenOf(each)) beneath.add(child);
+  const family = new Set([pid]);
+  for (const each of family) {
+    if (all.length > MOST_LOOKED_AT || (all.length > 0 && performance.now() - began > mostMs)) break;
+    if (all.length > 0) yield;
+    const stat = statOf(each);
+    // Its number may be somebody else's by now, whose parent is elsewhere. Who lost theirs has the first one, or one in between.
+    const seen = stat === undefined || (each !== pid && !family.has(stat.parent)) ? undefined : look(each, stat);
+    if (seen !== undefined) {
+      all.push(seen);
+      for (const child of childrenOf(each, stat)) family.add(child);
+    } else if (each === pid) return undefined;
   }
+  return all;
+}
+
+/** How a tree is looked at. */
+export interface TreeLook {
+  readonly childrenOf?: ChildrenOf;
+  /** Is told of each process. */
+  readonly tally?: Tally;
+  /** For how long, where a part is better than to wait: what of the tree it has not come to by then is left out. */
+  readonly mostMs?: number;
+}
+
+/**
+ * What a process and all beneath it used, looking at one of them in each step. Processes come and go meanwhile: one that ends between two looks may
+ * count nowhere this time, and never twice, for parents are looked at before their children.
+ */
+export function* lookAtTree(pid: number, how: TreeLook = {}): Generator<void, Counters | undefined> {
+  const { tally, mostMs } = how;
+  let storage = true;
+  const look = (each: number, stat: Stat) => {
+    const counters = countersBy(each, stat, storage);
+    if (counters === undefined) return;
+    tally?.see(each, stat);
+    storage = counters.readBytes !== undefined; // where one does not tell, there is no sum
+    return counters;
+  };
+  const all = yield* walk(pid, look, how);
+  if (mostMs === undefined) tally?.settle();
+  return all && sumOf(all, tally?.total());
+}
+
+function sumOf(all: readonly Counters[], tallied = 0): Counters {
   const readBytes = total(all, "readBytes");
   const writtenBytes = total(all, "writtenBytes");
   return {
-    cpuMicroseconds: Math.max(sum(all, "cpuMicroseconds"), tally?.total() ?? 0),
+    cpuMicroseconds: Math.max(sum(all, "cpuMicroseconds"), tallied),
     userMicroseconds: sum(all, "userMicroseconds"),
     systemMicroseconds: sum(all, "systemMicroseconds"),
     memoryKib: sum(all, "memoryKib"),
@@ -145,26 +191,34 @@ export function countersOfTree(
   };
 }
 
-/** What a process and all beneath it hold of memory, in KiB, each page counted once: `Pss`. Takes far longer than to read what is resident. */
-export function shareOfTree(pid: number): number {
-  const all = new Set([pid]);
-  let total = 0;
-  for (const each of all) {
-    const rollup = contentOf(`/proc/${each}/smaps_rollup`);
+/** The same in one go. */
+export const countersOfTree = (pid: number, how?: TreeLook): Counters | undefined => finish(lookAtTree(pid, how));
+
+/**
+ * What a process and all beneath it hold of memory, in KiB, each page counted once: `Pss`, looking at one of them in each step. Takes far longer than
+ * to read what is resident. Undefined where there is no such process.
+ * @param enough behind which it does not look further
+ */
+export function* lookAtShares(pid: number, enough: number): Generator<void, number | undefined> {
+  let amount = 0;
+  const look = (each: number) => {
+    if (amount >= enough) return;
     const { memoryKib, tablesKib } = parseStatus(contentOf(`/proc/${each}/status`) ?? "");
+    const rollup = contentOf(`/proc/${each}/smaps_rollup`);
     // Of who cannot be looked into, all that is resident counts.
-    total += rollup === undefined ? memoryKib : tablesKib + Number(/^Pss: +(\d+) kB$/m.exec(rollup)?.[1] ?? 0);
-    if (all.size < MOST_LOOKED_AT) for (const child of readChildren(each)) all.add(child);
-  }
-  return total;
+    amount += rollup === undefined ? memoryKib : tablesKib + Number(/^Pss: +(\d+) kB$/m.exec(rollup)?.[1] ?? 0);
+    return true;
+  };
+  return (yield* walk(pid, look)) && amount;
 }
 
-/** The children of a process, by all of its threads. */
-export type ChildrenOf = (pid: number) => readonly number[];
+/** The children of a process, by all of its threads; `stat` saves to look for those. */
+export type ChildrenOf = (pid: number, stat?: Stat) => readonly number[];
 
 /** `proc_tid_children(5)`, where the kernel has it: CONFIG_PROC_CHILDREN. */
-export const readChildren: ChildrenOf = (pid) => {
-  const children = threadsOf(pid).map((tid) => contentOf(`/proc/${pid}/task/${tid}/children`));
+export const readChildren: ChildrenOf = (pid, stat) => {
+  const threads = stat?.threads === 1 ? [`${pid}`] : threadsOf(pid);
+  const children = threads.map((tid) => contentOf(`/proc/${pid}/task/${tid}/children`));
   if (
     children.length > 0 &&
     children.every((each) => each === undefined) &&
@@ -178,10 +232,7 @@ export const readChildren: ChildrenOf = (pid) => {
 export const searchChildren: ChildrenOf = (pid) =>
   entriesOf("/proc")
     .filter((name) => /^\d+$/.test(name))
-    .filter((name) => {
-      const stat = contentOf(`/proc/${name}/stat`);
-      return stat !== undefined && parseStat(stat).parent === pid;
-    })
+    .filter((name) => statOf(Number(name))?.parent === pid)
     .map(Number);
 
 /**
@@ -190,38 +241,49 @@ export const searchChildren: ChildrenOf = (pid) =>
  */
 export class Tally {
   readonly #seen = new Map<number, Stat>();
+  /** Who was seen since it was settled. */
+  readonly #here = new Set<number>();
   #gone = 0;
 
   see(pid: number, stat: Stat): void {
     const before = this.#seen.get(pid);
     if (before !== undefined && before.startTicks !== stat.startTicks) this.#gone += before.ownMicroseconds;
     this.#seen.set(pid, stat);
+    this.#here.add(pid);
+  }
+
+  /** Asks for those who were not seen any more, and remembers but the sum of who has ended. */
+  settle(): void {
+    for (const [pid, { startTicks, ownMicroseconds }] of this.#seen) {
+      // Who is only missed in the tree, because it just got another parent, is seen again.
+      if (this.#here.has(pid) || statOf(pid)?.startTicks === startTicks) continue;
+      this.#seen.delete(pid);
+      this.#gone += ownMicroseconds;
+    }
+    this.#here.clear();
   }
 
   /** In microseconds. */
   total(): number {
-    let here = 0;
-    for (const [pid, { startTicks, ownMicroseconds }] of this.#seen) {
-      const now = contentOf(`/proc/${pid}/stat`);
-      // Who is only missed in the tree, because it just got another parent, is seen again.
-      if (now !== undefined && parseStat(now).startTicks === startTicks) here += ownMicroseconds;
-      else {
-        this.#seen.delete(pid);
-        this.#gone += ownMicroseconds;
-      }
-    }
-    return here + this.#gone;
+    return this.#seen.values().reduce((amount, { ownMicroseconds }) => amount + ownMicroseconds, this.#gone);
   }
 }
 
-/** Counters that never fall, and stay when there are no more. Throws what `read` does. */
+/** Counters that never fall, and stay when there are no more. */
+export class Rising {
+  #last: Counters = NOTHING;
+
+  /** What is known with this look, which found nobody where it is undefined. */
+  with(now: Counters | undefined): Counters {
+    this.#last = now === undefined ? { ...this.#last, memoryKib: 0, processes: 0 } : risen(this.#last, now);
+    return this.#last;
+  }
+}
+
+/** The same of what `read` gives. Throws what that does. */
 export function rising(read: () => Counters | undefined): () => Counters {
-  let last: Counters = NOTHING;
-  return () => {
-    const now = read();
-    last = now === undefined ? { ...last, memoryKib: 0, processes: 0 } : risen(last, now);
-    return last;
-  };
+  const known = new Rising();
+  return () => known.with(read());
 }
 
 /** The same where nothing can be opened just now: what was known last. That this process has no descriptor left says nothing about another. */

@@ -71,6 +71,29 @@ describe("watchGrowth()", () => {
     expect([asked, ends]).toEqual([5, 1]);
   });
 
+  test("does not look anew while a look goes on, and heeds none that was stopped", async () => {
+    const looks: PromiseWithResolvers<number>[] = [];
+    let ends = 0;
+    const used = () => {
+      looks.push(Promise.withResolvers());
+      return looks.at(-1)!.promise;
+    };
+    const watch = watchGrowth({ limit: 8, perSecond: 8, used, reached: () => ends++ });
+    jest.advanceTimersByTime(1000 + 500);
+    expect(looks).toHaveLength(1);
+    looks[0]!.resolve(4);
+    await undefined;
+    jest.advanceTimersByTime(499);
+    expect(looks).toHaveLength(1);
+    jest.advanceTimersByTime(1);
+    expect(looks).toHaveLength(2);
+    watch.stop();
+    looks[1]!.resolve(9);
+    await undefined;
+    jest.advanceTimersByTime(10_000);
+    expect([looks.length, ends]).toEqual([2, 0]);
+  });
+
   test("takes limits for which no timer is long enough", () => {
     const { looks, pass } = watched(2 ** 31, { by: 0, atMost: 1 });
     pass(10_000);

@@ -2,6 +2,7 @@ import { describe, expect } from "bun:test";
 import { fileURLToPath } from "node:url";
 import { startPuppet } from "../../platform/linux/launch.ts";
 import { reapOrphans } from "../../platform/linux/orphans.ts";
+import { PR } from "../../syscalls/linux/numbers.ts";
 import { awaitEnd, children, testPuppet } from "./strings.ts";
 
 const stateOf = (pid: number) => children().find((child) => child.pid === pid)?.state;
@@ -25,6 +26,15 @@ describe("reapOrphans()", () => {
     expect(stateOf(puppet.pid)).toBe("Z");
     expect(awaitEnd(puppet)).toMatchObject({ code: 0 });
     expect(await others.exited).toBe(7);
+  });
+
+  testPuppet("says that there may be more while one lives that calls itself as if it had ended", async () => {
+    const { kernel, pidfd, socket } = startPuppet({ namespaces: 0n, descriptors: [] });
+    kernel.call("prctl", PR.SET_NAME, Buffer.from(") Z (\0"), 0, 0, 0);
+    pidfd.close();
+    expect(reapOrphans()).toBe(true);
+    socket.close();
+    while (reapOrphans()) await Bun.sleep(2);
   });
 
   testPuppet("reaps nothing where it cannot see what is held, and says that there may be more", async () => {

@@ -115,7 +115,7 @@ describe("planProgram()", () => {
     const { process } = planProgram(policy({ limits }), program(), { mounts: [] }, machine());
     expect(process.limits).toMatchObject({
       DATA: 1000n,
-      NPROC: 5n,
+      NPROC: 6n, // and the puppet
       NOFILE: 77n,
       FSIZE: 4096n,
       CPU: 3n,

@@ -10,6 +10,7 @@ import {
   parseIo,
   parseStat,
   parseStatus,
+  Rising,
   readChildren,
   risen,
   rising,
@@ -30,6 +31,7 @@ describe("parseStat()", () => {
   test.each(["sh", "a b", ") R 9 9", "(((", "x) S 1 (y", "\n7 (z) S 1\n", ""])("of a process called %j", (name) => {
     expect(parseStat(`4711 (${name}) S ${FIELDS}\n`)).toEqual({
       parent: 4,
+      threads: 20,
       minorFaults: 10 + 11,
       majorFaults: 12 + 13,
       userMicroseconds: (14 + 16) * 10_000,
@@ -173,6 +175,26 @@ describe("countersOfTree()", () => {
     expect(countersOfTree(child.pid)!.cpuMicroseconds).toBeGreaterThan(0);
   });
 
+  test("counts nobody else who has got a child's number meanwhile", async () => {
+    await using child = running("/bin/cat");
+    await using other = running("/bin/cat");
+    const childrenOf = () => [child.pid, other.pid];
+    expect(countersOfTree(child.pid, { childrenOf })!.processes).toBe(1);
+    expect(countersOfTree(process.pid, { childrenOf })!.processes).toBe(countersOf(process.pid)!.processes + 2);
+  });
+
+  test("looks no longer than it may, and tells of whom it came to", async () => {
+    await using child = running("/bin/sh", "-c", "exec 3<&0; cat <&3 & cat <&3 & cat <&3; :");
+    await until(() => countersOfTree(child.pid)?.processes === 4);
+    const tally = new Tally();
+    const known = new Rising();
+    known.with({ ...countersOfTree(child.pid, { tally })!, minorFaults: 1e9 });
+    const part = countersOfTree(child.pid, { tally, mostMs: 0 })!;
+    expect(part.processes).toBe(1);
+    // Whom it did not come to counts as before.
+    expect(known.with(part).minorFaults).toBe(1e9);
+  });
+
   test("goes on while processes come and go", async () => {
     await using child = running("/bin/sh", "-c", "while :; do (true; (true) & true) & (true); wait; done");
     let most = 0;
@@ -204,24 +226,25 @@ describe("Tally", () => {
       [2, 30],
     ] as const)
       tally.see(nobody, stat(start, used));
-    expect(tally.total()).toBe(280);
-    expect(tally.total()).toBe(280);
+    for (const _ of ["seen", "settled", "settled again"]) {
+      expect(tally.total()).toBe(280);
+      tally.settle();
+    }
   });
 
   test("counts nobody twice whom it could not look at in between", () => {
     const tally = new Tally();
     const { startTicks } = parseStat(readFileSync(`/proc/${process.pid}/stat`, "latin1"));
-    const look = () => {
-      tally.see(process.pid, stat(startTicks, 100));
-      return tally.total();
-    };
+    tally.see(process.pid, stat(startTicks, 100));
+    tally.settle();
     const starved = () => {
       using _ = starve();
-      look();
+      tally.settle();
     };
-    expect(look()).toBe(100);
     expect(starved).toThrow("EMFILE");
-    expect(look()).toBe(100);
+    tally.settle(); // it is still there, though no look came to it
+    tally.see(process.pid, stat(startTicks, 100));
+    expect(tally.total()).toBe(100);
   });
 
   testPerl("counts children of one that ignores their ends, whose time the kernel adds to nobody", async () => {

@@ -5,8 +5,6 @@ import type { Controller } from "./hierarchy.ts";
 export interface Budget {
   /** Memory of all processes together, in bytes: what they touched, what the kernel holds for them, and files that they were the first to read. */
   readonly memory?: number | undefined;
-  /** From which amount on a warning is given, in bytes. */
-  readonly memoryWarning?: number | undefined;
   /** Beside `memory`, in bytes. */
   readonly swap?: number | undefined;
   /** Processes and threads. */
@@ -35,7 +33,7 @@ const LEAST_QUOTA_US = 1000;
 /** The controllers that a budget needs. */
 export function controllersOf(budget: Budget): Controller[] {
   const needed: readonly (readonly [Controller, readonly (keyof Budget)[]])[] = [
-    ["memory", ["memory", "memoryWarning", "swap"]],
+    ["memory", ["memory", "swap"]],
     ["pids", ["processes"]],
     ["cpu", ["cpu"]],
     ["io", ["diskRead", "diskWrite"]],

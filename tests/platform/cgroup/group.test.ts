@@ -61,7 +61,7 @@ describe("a group", () => {
   });
 
   testGroups("memory")("tells of that, and of more memory than the mark: once, and before", async () => {
-    const group = make({ memory: 64 * MIB, memoryWarning: 16 * MIB, swap: 0 });
+    const group = make({ memory: 64 * MIB, swap: 0 });
     const told: string[] = [];
     group.onMemory(16 * MIB, () => told.push("warned"));
     group.onMemoryEnd(() => told.push("ended"));
@@ -70,7 +70,7 @@ describe("a group", () => {
     await until(() => told.includes("ended"));
     expect([told[0], told.filter((each) => each === "warned").length]).toEqual(["warned", 1]);
     // One that stays below hears nothing.
-    const calm = make({ memory: 64 * MIB, memoryWarning: 48 * MIB, swap: 0 });
+    const calm = make({ memory: 64 * MIB, swap: 0 });
     calm.onMemory(48 * MIB, () => told.push("calm"));
     const other = start(calm, EATER);
     expect(await tell(other, 8)).toBe("full");

@@ -45,6 +45,6 @@ describe("settingsOf()", () => {
 
 test("controllersOf() names what a budget needs", () => {
   expect(controllersOf({})).toEqual([]);
-  expect(controllersOf({ memoryWarning: 1 })).toEqual(["memory"]);
+  expect(controllersOf({ memory: 1 })).toEqual(["memory"]);
   expect(controllersOf({ swap: 0, processes: 1, cpu: 1, diskRead: 1 })).toEqual(["memory", "pids", "cpu", "io"]);
 });
