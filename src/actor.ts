@@ -7,11 +7,12 @@ import { type Ended, type Enforcement, type Policy, platform, type SupervisedCal
 import type { BootOptions } from "./boot.ts";
 import { bundle, modulePath, scopeOf, scriptScope } from "./bundle.ts";
 import { type Call, type CallOptions, callsOf, NO_OPTIONS } from "./call.ts";
+import { checkTimeout } from "./calls.ts";
 import type { Channel, Hooks } from "./channel.ts";
 import { type Denial, explain, isDenied, type Situation } from "./denial.ts";
 import { type DenialEvent, Denials } from "./denials.ts";
 import { ActorExit, LimitExceeded } from "./error.ts";
-import { describeExit, type Exit, exitOf } from "./exit.ts";
+import { describeExit, type Exit, exitBy } from "./exit.ts";
 import { grantsOf, type Start, startFrom } from "./grant.ts";
 import type { Inspection, State } from "./inspection.ts";
 import { KILL, type Killer } from "./killer.ts";
@@ -85,6 +86,7 @@ export async function start<Module, Message>(
   script?: ScriptOptions,
 ): Promise<Actor<Module, Message>> {
   options.signal?.throwIfAborted();
+  checkTimeout(options.loadTimeoutMs);
   const policy = policyWithin(policyOf(options.sandbox), options.within);
   platform.enforcement(policy); // throws before anything is done
   const code = codeOf(module, policy, { ...options, script });
@@ -213,8 +215,10 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
   readonly #startedAt = Date.now();
   /** Of its load. */
   #settle: { resolve(): void; reject(error: unknown): void } | undefined;
-  /** What the host knows of the end before the kernel tells of it. The first cause counts. */
+  /** Why the host ended it, before the kernel tells of the end. The first cause counts. */
   #cause: Exit | undefined;
+  /** What it said of its end before. */
+  #fell: Exit | undefined;
 
   constructor({ cell, policy, name, kind, options }: Making & { readonly kind: "actor" | "script" }) {
     this.#cell = cell;
@@ -329,7 +333,7 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
 
   get #state(): State {
     if (this.#ended !== undefined) return "ended";
-    if (this.#cause !== undefined) return "ending";
+    if (this.#cause !== undefined || this.#fell !== undefined) return "ending";
     return this.#channel === undefined ? "starting" : "running";
   }
 
@@ -401,6 +405,7 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
   #moveIn(): void {
     const { observer, lane } = this.#cell;
     this.#cell.name = this.name;
+    this.#cell.onOverflow = () => this.#stop({ reason: "limit", limit: "output" });
     lane.denials = this.#denials;
     if (observer !== undefined) {
       observer.tell = (call) => this.#tell(call);
@@ -413,13 +418,12 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
       onReady: () => this.#settle?.resolve(),
       onThrew: (error) => this.#explain(error),
       onFailed: (error) => {
-        this.#explain(error);
-        this.#cause ??= { reason: "threw", error };
+        this.#fall(error);
         this.#settle?.reject(error);
       },
       onUncaught: (error) => {
-        this.#explain(error);
-        this.#cause ??= { reason: "threw", error };
+        this.#fall(error);
+        this.#linger();
       },
       onViolation: (violation) => this.#stop({ reason: "protocol", violation }),
       // What is pending rejects with how the actor ended; messages that came before can still be read.
@@ -428,6 +432,11 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
         return this.#exitError(await this.exited, seen);
       },
     } satisfies Hooks);
+  }
+
+  #fall(error: unknown): void {
+    this.#explain(error);
+    if (this.#cause === undefined) this.#fell ??= { reason: "threw", error };
   }
 
   #situation(): Situation {
@@ -458,7 +467,7 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
     if (denial !== undefined) this.#denials.report(denial);
   }
 
-  /** Without a link an actor is of no use: if it does not end by itself soon, it is ended. */
+  /** Without a link an actor is of no use, nor behind an error that nobody caught: if it does not end by itself soon, it is ended. */
   #linger(): void {
     const timer = setTimeout(() => this.#cell.confined.kill(), LINGER_MS);
     void this.exited.then(() => clearTimeout(timer));
@@ -467,7 +476,9 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
   async #end(): Promise<Exit> {
     const ended = await this.#cell.confined.ended;
     this.#ended = ended;
-    return this.#cause ?? exitOf(ended);
+    // That it fell is its own word, which hides no limit.
+    const causes = [this.#fell, this.#cause];
+    return exitBy(this.#cause?.reason === "limit" ? causes.reverse() : causes, ended);
   }
 
   #exitError(exit: Exit, seen?: Error): Error {

@@ -11,7 +11,7 @@ import { readU32, writeU32 } from "./frame.ts";
 import { answer, inbox, join, send, signal } from "./inbox.ts";
 import { DescriptorLane } from "./lane.ts";
 import { forget, loadReach } from "./late.ts";
-import { windowOf } from "./link.ts";
+import { HOST_GONE, windowOf } from "./link.ts";
 import { decode, encode } from "./message.ts";
 
 /** Where the host's program put what it hands over. */
@@ -19,8 +19,8 @@ const DATA_LANE = 3;
 const DESCRIPTOR_LANE = 4;
 const INPUT = 6;
 
-/** The host is gone: it closed the link without ending this process. */
-const HOST_GONE = 70;
+/** As it is now: what runs here later may put another in its place. */
+const exit = process.exit.bind(process);
 
 export interface BootOptions {
   /** What the module is called in messages and stacks. */
@@ -40,7 +40,7 @@ function readExactly(length: number): Uint8Array {
   const bytes = new Uint8Array(length);
   for (let at = 0; at < length; ) {
     const count = self.call("read", DATA_LANE, bytes.subarray(at), length - at);
-    if (count === 0) process.exit(HOST_GONE);
+    if (count === 0) exit(HOST_GONE);
     at += count;
   }
   return bytes;
@@ -64,7 +64,7 @@ async function boot(): Promise<void> {
     limits: { window: windowOf({ messages: head.getUint32(8, true), inFlight: head.getUint32(12, true) }) },
     hooks: { onStart: (options, source) => void load(options as BootOptions, source), onCall },
   });
-  void channel.closed.then(() => process.exit(HOST_GONE));
+  void channel.closed.then(() => exit(HOST_GONE));
 
   // The doors. From here on no path opens, no socket and no process starts, unless the policy grants it.
   const result = filter.length > 0 ? setFilter(self, filter, flags) : 0;
@@ -109,7 +109,7 @@ function enter(directory: string): void {
 }
 
 function fail(error: unknown): void {
-  void channel.failed(error).then(() => process.exit(1));
+  void channel.failed(error).then(() => exit(1));
 }
 
 /** Throws an error whose stack ends where this file begins. */

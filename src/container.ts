@@ -16,7 +16,7 @@ import { SOCK } from "../syscalls/linux/constants.ts";
 import { connectTo, listenOn, openSocket, takeError } from "../syscalls/linux/network.ts";
 import { ready } from "../syscalls/ready.ts";
 import { type Connection, connection } from "./connection.ts";
-import { type Exit, exitOf } from "./exit.ts";
+import { type Exit, exitBy } from "./exit.ts";
 import { KILL, type Killer } from "./killer.ts";
 import { type SandboxLimits, writtenOf } from "./limits.ts";
 import { Client, Listener } from "./listener.ts";
@@ -245,7 +245,7 @@ export class Container implements AsyncDisposable {
       clearTimeout(timer);
       signal?.removeEventListener("abort", abort);
       this.#ended = ended;
-      this.exit = ended.limit === undefined && this.#cause !== undefined ? this.#cause : exitOf(ended);
+      this.exit = exitBy([this.#cause], ended);
       for (const listener of this.#listeners) listener.close();
     });
     this.kernel = {
@@ -294,6 +294,7 @@ export class Container implements AsyncDisposable {
     return new Process(running, launch, {
       signal: options.signal,
       output: this.#output,
+      cause: () => this.#cause,
     });
   }
 

@@ -1,12 +1,13 @@
 /** How an actor or a program ended. */
 import { constants } from "node:os";
-import type { Ended } from "../platform/index.ts";
+import { type Ended, TIMED_OUT } from "../platform/index.ts";
 import type { ProtocolViolation } from "./error.ts";
 import type { Killer } from "./killer.ts";
+import { HOST_GONE } from "./link.ts";
 import { harmless } from "./output.ts";
 
 /** The limits that end what reaches them. */
-export type LimitName = "memory" | "cpuTime" | "wallTime" | "loadTime" | "processes" | "output" | "disk" | "messages";
+export type LimitName = "memory" | "cpuTime" | "wallTime" | "loadTime" | "output" | "disk";
 
 /** How an actor ended, or a program, which does not throw and has no link to break. */
 export type Exit =
@@ -30,6 +31,28 @@ export function exitOf({ code, signal, limit }: Pick<Ended, "code" | "signal" | 
   if (code !== undefined) return { reason: "returned", code };
   const name = Object.entries(constants.signals).find(([, number]) => number === signal)?.[0];
   return { reason: "signal", signal: name ?? `signal ${signal}` };
+}
+
+/** How something ended of which the host noted causes before: by the first that the kernel bears out, for it may have ended by itself just then. */
+export function exitBy(causes: readonly (Exit | undefined)[], ended: Pick<Ended, "code" | "signal" | "limit">): Exit {
+  return causes.find((cause) => cause !== undefined && bearsOut(ended, cause)) ?? exitOf(ended);
+}
+
+function bearsOut({ code, signal, limit }: Pick<Ended, "code" | "signal" | "limit">, cause: Exit): boolean {
+  // The host has seen these itself.
+  if (cause.reason === "protocol" || (cause.reason === "limit" && cause.limit === "output")) return true;
+  if (limit !== undefined) return false;
+  const killed = signal === constants.signals.SIGKILL;
+  switch (cause.reason) {
+    case "threw":
+      return killed || code !== undefined; // exit handlers may change that
+    case "host gone":
+      return killed || code === HOST_GONE;
+    case "limit":
+      return killed || (cause.limit === "wallTime" && code === TIMED_OUT);
+    default:
+      return killed;
+  }
 }
 
 /** One line about an end. */
@@ -61,6 +84,7 @@ const QUOTED = 1024;
  */
 function thrown(error: unknown): string {
   if (error instanceof Error) return harmless(`${error.name}: ${error.message}`.slice(0, QUOTED));
+  if (typeof error === "bigint") return "a bigint"; // as text, one of many digits takes long
   if (typeof error !== "object" || error === null) return harmless(String(error).slice(0, QUOTED));
   return Array.isArray(error) ? "an array" : "an object";
 }

@@ -58,6 +58,8 @@ export class Cell {
   /** Resolves when the host has seen that every wall stands, rejects where one does not; the process is ended then. Stays open where that ended before. */
   readonly verified: Promise<Channel>;
   readonly hooks: Hooks = {};
+  /** Called when it prints more than it may. */
+  onOverflow: () => void;
   /** What its lines are labelled with. */
   name: string;
   /** Settles when all is told of what was refused. */
@@ -68,6 +70,7 @@ export class Cell {
     this.lane = rest.lane;
     this.observer = rest.observer;
     this.name = rest.name;
+    this.onOverflow = () => confined.kill();
     this.verified = this.#verify(data, window);
     this.verified.catch(() => {}); // whoever brings code awaits it, when the code is there
   }
@@ -95,7 +98,7 @@ export class Cell {
     const { promise: seen, resolve, reject } = Promise.withResolvers<void>();
     hooks.onHello = (listener) => {
       try {
-        confined.verify();
+        if (!confined.verify()) return confined.kill(); // how it ended says more
         if (this.observer !== undefined) this.told = this.#observe(listener);
         resolve();
       } catch (error) {
@@ -168,24 +171,39 @@ function build(name: string, { policy, stdin, start, observe, ...streams }: Laun
   const joint: Joint = { data: new Descriptor(data.take()), window: windowOf(policy.limits) };
   const cell = new Cell(confined, { ...joint, lane: new DescriptorLane(lane.take()), observer, name });
   const label = () => cell.name;
-  cell.stdout = receive(stdout, { how: streams.stdout, label, print: console.log });
-  cell.stderr = receive(stderr, { how: streams.stderr, label, print: console.error });
+  const allow = meter(policy.limits.output, () => cell.onOverflow());
+  cell.stdout = receive(stdout, { how: streams.stdout, label, print: console.log, allow });
+  cell.stderr = receive(stderr, { how: streams.stderr, label, print: console.error, allow });
   return cell;
+}
+
+/** Gives as much of what was printed as may be: of all streams together, so many bytes. */
+function meter(output: number | undefined, exceeded: () => void): Reading["allow"] {
+  if (output === undefined) return (bytes) => bytes;
+  let left = output;
+  return (bytes) => {
+    const allowed = bytes.subarray(0, left);
+    left -= allowed.length;
+    if (allowed.length < bytes.length) exceeded();
+    return allowed;
+  };
 }
 
 interface Reading {
   readonly how: Output | undefined;
   readonly label: () => string;
   readonly print: (line: string) => void;
+  /** Counts what comes, and gives what of it may be given on. */
+  readonly allow: (bytes: Uint8Array) => Uint8Array;
 }
 
 function receive(
   socket: Descriptor | undefined,
-  { how, label, print }: Reading,
+  { how, label, print, allow }: Reading,
 ): ReadableStream<Uint8Array> | undefined {
   if (socket === undefined) return undefined;
-  if (how === "pipe") return streamOf(socket.take());
+  if (how === "pipe") return streamOf(socket.take(), allow);
   const lines = passOn(label, print);
-  listen(socket.take(), { data: (bytes) => lines.push(bytes), close: () => lines.end() });
+  listen(socket.take(), { data: (bytes) => lines.push(allow(bytes)), close: () => lines.end() });
   return undefined;
 }

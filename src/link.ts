@@ -5,6 +5,9 @@ import { type Frame, Outbox } from "./outbox.ts";
 import { NO_CAPABILITIES, open } from "./payload.ts";
 import type { WindowSize } from "./window.ts";
 
+/** What an actor returns whose link is gone: the host closed it without ending the process. */
+export const HOST_GONE = 70;
+
 export interface Limits {
   /** Bytes of a frame, without its length. */
   readonly frameBytes: number;

@@ -8,7 +8,7 @@ import { changeMode, createMemoryFile, fillForGood, makePipe, open } from "../sy
 import { O, RLIMIT } from "../syscalls/linux/numbers.ts";
 import type { IoPriority, Schedule } from "../syscalls/linux/schedule.ts";
 import { openPeer, openPty, type WindowSize } from "../syscalls/linux/terminal.ts";
-import { type Exit, exitOf, type LimitName } from "./exit.ts";
+import { type Exit, exitBy, type LimitName } from "./exit.ts";
 import { KILL, type Killer } from "./killer.ts";
 import {
   ABORT,
@@ -295,6 +295,8 @@ export interface Life {
   readonly wallTime?: number | undefined;
   /** What it may print. */
   readonly output?: Allowance | undefined;
+  /** Why its container was ended, if it was. */
+  readonly cause?: (() => Exit | undefined) | undefined;
 }
 
 const SIGKILL = constants.signals.SIGKILL;
@@ -324,11 +326,13 @@ export class Process implements AsyncDisposable {
   readonly #launch: Launch;
   /** Signals that we sent, each with what that was for. */
   readonly #sent = new Map<number, Exit>();
+  readonly #cause: (() => Exit | undefined) | undefined;
   #ended: Ended | undefined;
   #overflowed = false;
 
-  constructor(running: Running, launch: Launch, { signal, wallTime, output }: Life) {
+  constructor(running: Running, launch: Launch, { signal, wallTime, output, cause }: Life) {
     this.#running = running;
+    this.#cause = cause;
     this.#launch = launch;
     this.pid = running.pid;
     if (output !== undefined) this.#allow(output);
@@ -415,9 +419,9 @@ export class Process implements AsyncDisposable {
   #end(how: Ended): number {
     const { code, signal } = how;
     this.#ended = how;
-    // What counts prove comes first; then that it was our signal that ended it.
-    const cause = how.limit === undefined && signal !== undefined ? this.#sent.get(signal) : undefined;
-    this.exit = this.#overflowed ? OVERFLOW : (cause ?? exitOf(how));
+    // What counts prove comes first; then that it was a signal of ours that ended it, or the end of all in its container.
+    const sent = how.limit === undefined && signal !== undefined ? this.#sent.get(signal) : undefined;
+    this.exit = this.#overflowed ? OVERFLOW : (sent ?? exitBy([this.#sent.get(SIGKILL), this.#cause?.()], how));
     if (code !== undefined) {
       this.exitCode = code;
       return code;

@@ -20,10 +20,13 @@ export const KILLED = CODE.signal + constants.signals.SIGKILL;
 export const ENDINGS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 export type Ending = (typeof ENDINGS)[number];
 
+const UNENFORCED =
+  "Nothing was run. caisson doctor shows what this machine can enforce; allowUnenforced is a key of the file for --policy";
+
 /** Says why there is no sandbox. Nothing ran. */
 export async function noSandbox(error: unknown): Promise<number> {
   await say(`caisson: ${messageOf(error)}`);
-  if (error instanceof NotEnforced) await say("Nothing was run. caisson doctor shows what this machine can enforce");
+  if (error instanceof NotEnforced) await say(UNENFORCED);
   return CODE.noSandbox;
 }
 
@@ -40,10 +43,8 @@ const SPENT: Readonly<Record<LimitName, string>> = {
   cpuTime: "it used up its processor time",
   wallTime: "its time was over",
   loadTime: "its start took too long",
-  processes: "it started too many processes",
   output: "it printed too much",
   disk: "it wrote too much to disk",
-  messages: "it sent too many messages",
 };
 
 /** Says that a limit ended it. */

@@ -402,6 +402,25 @@ describe("output", () => {
     await rejection(actor.call.exit(0));
     expect(await new Response(actor.stdout).text()).toBe("\x1b[1mraw\n");
   });
+
+  test("is no more than limits.output, of both streams, which ends the actor", async () => {
+    const limits = { outputBytes: 1000 };
+    await using loud = await start({ stdout: "pipe", stderr: "pipe", sandbox: { limits } });
+    await loud.call.warn("!".repeat(400));
+    await loud.call.print("x".repeat(200_000)).catch(() => {});
+    expect(await loud.exited).toEqual({ reason: "limit", limit: "output" });
+    const [printed, warned] = await Promise.all(
+      [loud.stdout, loud.stderr].map((stream) => new Response(stream).text()),
+    );
+    expect(printed!.length + warned!.length).toBe(1000);
+
+    await using quiet = await start({ stdout: "pipe", stderr: "ignore", sandbox: { limits } });
+    await quiet.call.print("x".repeat(1000));
+    await quiet.call.warn("!");
+    await rejection(quiet.call.exit(0));
+    expect(await quiet.exited).toEqual({ reason: "returned", code: 0 });
+    expect(await new Response(quiet.stdout).text()).toHaveLength(1000);
+  });
 });
 
 describe("usage() and inspect()", () => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { describeExit, type Exit, exitOf } from "../../src/exit.ts";
+import { describeExit, type Exit, exitBy, exitOf } from "../../src/exit.ts";
 
 describe("exitOf()", () => {
   test.each<[string, Parameters<typeof exitOf>[0], Exit]>([
@@ -13,6 +13,27 @@ describe("exitOf()", () => {
   });
 });
 
+describe("exitBy()", () => {
+  const killed: Exit = { reason: "killed", by: "kill" };
+  const late: Exit = { reason: "limit", limit: "wallTime" };
+  const fell: Exit = { reason: "threw", error: "it says" };
+  const loud: Exit = { reason: "limit", limit: "output" };
+  test.each<[string, Parameters<typeof exitBy>[0], Parameters<typeof exitBy>[1], Exit]>([
+    ["the cause, where SIGKILL ended it", [killed], { signal: 9 }, killed],
+    ["the first of two", [late, killed], { signal: 9 }, late],
+    ["the code of one that ended by itself just then", [late], { code: 0 }, { reason: "returned", code: 0 }],
+    ["another's signal", [killed], { signal: 11 }, { reason: "signal", signal: "SIGSEGV" }],
+    ["a limit that counts prove", [killed], { signal: 9, limit: "memory" }, { reason: "limit", limit: "memory" }],
+    ["what it said of itself, whatever its handlers return", [fell], { code: 5 }, fell],
+    ["no word of its own where it crashed", [fell], { signal: 11 }, { reason: "signal", signal: "SIGSEGV" }],
+    ["that it was let go, by its code", [{ reason: "host gone" }], { code: 70 }, { reason: "host gone" }],
+    ["another code, though it was let go", [{ reason: "host gone" }], { code: 3 }, { reason: "returned", code: 3 }],
+    ["what was read, however it ended", [loud], { code: 0 }, loud],
+  ])("tells %s", (_, causes, ended, exit) => {
+    expect(exitBy(causes, ended)).toEqual(exit);
+  });
+});
+
 test("describeExit() quotes what was thrown in short, and harmless", () => {
   const told = (error: unknown) => describeExit({ reason: "threw", error });
   expect(told(new TypeError("\x1b[2Jgone"))).toBe("it threw TypeError: \\x1b[2Jgone");
@@ -20,4 +41,5 @@ test("describeExit() quotes what was thrown in short, and harmless", () => {
   expect(told({ toString: 1, valueOf: 1 })).toBe("it threw an object");
   expect(told(["a"])).toBe("it threw an array");
   expect(told(undefined)).toBe("it threw undefined");
+  expect(told(1n << 1_000_000n)).toBe("it threw a bigint");
 });

@@ -1,0 +1,163 @@
+/** Attacks on what is said of ends: reasons that are not true, that are made up by who ended, and that are missing. */
+import { describe, expect, test } from "bun:test";
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { ActorExit, exec, type SpawnOptions, spawn } from "../../src/index.ts";
+import type { SandboxLimits } from "../../src/limits.ts";
+import { box, testAsRoot, testBox } from "../src/box.ts";
+import { failure } from "./arena.ts";
+
+type Liar = typeof import("./fixtures/liar.ts");
+const module = fileURLToPath(new URL("./fixtures/liar.ts", import.meta.url));
+const start = (limits: SandboxLimits = {}, options: SpawnOptions = {}) =>
+  spawn<Liar>(module, { stdout: "ignore", stderr: "ignore", ...options, sandbox: { limits } });
+
+/** A directory on a disk: /tmp can be in memory. */
+function disk(): Disposable & { readonly path: string } {
+  const path = mkdtempSync("/var/tmp/caisson-reasons-");
+  chmodSync(path, 0o777);
+  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true }) };
+}
+
+/** Whether a process has ended and nobody has waited for it. */
+function isZombie(pid: number): boolean {
+  return /^State:\tZ/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+}
+
+/** Keeps this process from hearing of anything until it is so. */
+function busyUntil(isSo: () => boolean): void {
+  while (!isSo());
+}
+
+describe("an actor that has ended by itself did so, whatever this process does before it hears of that:", () => {
+  test("kill()", async () => {
+    await using actor = await start();
+    await actor.call.leave(3);
+    busyUntil(() => isZombie(actor.pid));
+    actor.kill();
+    expect(await actor.exited).toEqual({ reason: "returned", code: 3 });
+    await using control = await start();
+    control.kill();
+    expect(await control.exited).toEqual({ reason: "killed", by: "kill" });
+  });
+
+  test("wallTime", async () => {
+    const wallTimeMs = 500;
+    const before = performance.now();
+    await using actor = await start({ wallTimeMs });
+    await actor.call.leave(3);
+    busyUntil(() => isZombie(actor.pid) && performance.now() - before > 2 * wallTimeMs);
+    expect(await actor.exited).toEqual({ reason: "returned", code: 3 });
+    await using control = await start({ wallTimeMs });
+    expect(await control.exited).toEqual({ reason: "limit", limit: "wallTime" });
+  });
+
+  test("disconnect()", async () => {
+    await using actor = await start();
+    await actor.call.leave(3);
+    busyUntil(() => isZombie(actor.pid));
+    actor.disconnect();
+    expect(await actor.exited).toEqual({ reason: "returned", code: 3 });
+    await using control = await start();
+    control.disconnect();
+    expect(await control.exited).toEqual({ reason: "host gone" });
+  });
+});
+
+describe("an actor that says that it fell, and does not go,", () => {
+  test("is ended all the same, and its calls with it", async () => {
+    await using actor = await start();
+    const pending = failure(actor.call.hang());
+    await actor.call.fall("stay");
+    expect((await actor.exited).reason).toBe("threw");
+    expect(await pending).toBeInstanceOf(ActorExit);
+  });
+
+  for (const [then, limit, limits] of [
+    ["stay", "wallTime", { wallTimeMs: 1000 }],
+    ["burn", "cpuTime", { cpuTime: "500 ms" }],
+  ] as const)
+    test(`does not hide that it came to its ${limit}`, async () => {
+      await using actor = await start(limits);
+      await actor.call.fall(then);
+      expect(await actor.exited).toEqual({ reason: "limit", limit });
+    });
+});
+
+describe("spawn() of what ended while its walls were looked at", () => {
+  test("rejects with that end", async () => {
+    await using _ = await start(); // what follows is as quick as can be
+    for (let delayMs = 0; delayMs < 10; delayMs += 0.5) {
+      const controller = new AbortController();
+      // By then it has said that its doors are closed, and nobody has read that.
+      setTimeout(() => {
+        const began = performance.now();
+        busyUntil(() => performance.now() - began > 60);
+        controller.abort();
+        busyUntil(() => performance.now() - began > 65);
+      }, delayMs);
+      const outcome = await start({}, { signal: controller.signal }).then(
+        (actor) => actor.exited,
+        (error) => (error as ActorExit).exit ?? error,
+      );
+      expect(outcome).toEqual({ reason: "killed", by: "signal" });
+    }
+  }, 60_000);
+
+  for (const loadTimeoutMs of [Number.POSITIVE_INFINITY, Number.NaN, -1, 2 ** 31])
+    test(`refuses a loadTimeoutMs of ${loadTimeoutMs}, before anything is started`, async () => {
+      expect(await failure(start({}, { loadTimeoutMs }))).toBeInstanceOf(RangeError);
+    });
+});
+
+describe("a program that wrote more than its limit", () => {
+  testAsRoot("reached it, also where it ended quicker than anybody looked", async () => {
+    using place = disk();
+    const write = async (disk: string) => {
+      const of = join(mkdtempSync(join(place.path, "written-")), "file");
+      chmodSync(dirname(of), 0o777);
+      await using program = await exec(["dd", "if=/dev/zero", `of=${of}`, "bs=1M", "count=3"], {
+        sandbox: { write: [place.path], limits: { disk, processes: 1 } },
+        stdout: "ignore",
+        stderr: "ignore",
+      });
+      await program.exited;
+      return program.exit;
+    };
+    expect(await write("1 MiB")).toEqual({ reason: "limit", limit: "disk" });
+    expect(await write("100 MiB")).toEqual({ reason: "returned", code: 0 });
+  });
+});
+
+describe("a program of a container says who ended it,", () => {
+  const sleeper = async (limits: SandboxLimits) => {
+    const held = await box([], { limits });
+    return { held, program: await held.exec(["/bin/sleep", "1000"], { stdout: "ignore", stderr: "ignore" }) };
+  };
+
+  testBox("where the container came to its wallTime", async () => {
+    const { held, program } = await sleeper({ wallTime: "300 ms" });
+    await program.exited;
+    expect(program.exit).toEqual({ reason: "limit", limit: "wallTime" });
+    await held.exited;
+    expect(held.exit).toEqual({ reason: "limit", limit: "wallTime" });
+  });
+
+  testBox("where the container was killed", async () => {
+    const { held, program } = await sleeper({});
+    held.kill();
+    await program.exited;
+    expect(program.exit).toEqual({ reason: "killed", by: "kill" });
+  });
+
+  testBox("unless that was nobody here", async () => {
+    const { held, program } = await sleeper({});
+    await using _ = held;
+    const { pid } = program;
+    const killer = await held.exec(["/bin/sh", "-c", `kill -9 ${pid}`]);
+    await killer.exited;
+    await program.exited;
+    expect(program.exit).toEqual({ reason: "signal", signal: "SIGKILL" });
+  });
+});
