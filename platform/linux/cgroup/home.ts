@@ -64,9 +64,12 @@ export function directoryIn(tree: Tree): string {
   }
   const made = claim(tree.parent);
   handOn(made.directory, controllers);
-  if (claims.size === 0) process.on("exit", leave);
+  if (claims.size === 0) {
+    process.on("exit", leave);
+    // In all trees at once: what a killed host left may be in one that this one never needs.
+    for (const { parent } of findTrees().trees) void sweep(parent);
+  }
   claims.set(tree, made);
-  void sweep(tree.parent);
   return made.directory;
 }
 

@@ -1,6 +1,6 @@
 // Directories of hosts that live and of hosts that died: what the next one takes away, and what it leaves alone.
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout } from "bun:test";
-import { existsSync, mkdirSync, rmdirSync } from "node:fs";
+import { chownSync, existsSync, mkdirSync, readFileSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { claim, dismantle, membersOf, sweep } from "../../../platform/linux/cgroup/claim.ts";
@@ -61,7 +61,14 @@ describe("sweep()", () => {
     for (const name of names) mkdirSync(join(parent, name));
     const ours = join(parent, "caisson.0123456789abcdef");
     mkdirSync(ours);
+    const theirs = join(parent, "caisson.fedcba9876543210");
+    if (isRoot()) {
+      mkdirSync(theirs);
+      chownSync(theirs, 65_534, 65_534);
+    }
     await sweep(parent);
+    expect(existsSync(theirs)).toBe(isRoot()); // nobody else can give a directory away
+    if (isRoot()) rmdirSync(theirs);
     expect(names.filter((name) => !existsSync(join(parent, name)))).toEqual([]);
     expect(existsSync(ours)).toBe(false);
     for (const name of names) rmdirSync(join(parent, name));
@@ -98,6 +105,14 @@ const testFreezer = testIf(
   "that takes root, a tree of v1's freezer, and perl",
 );
 
+const stateOf = (directory: string): string => {
+  try {
+    return readFileSync(join(directory, "freezer.state"), "utf8").trim();
+  } catch {
+    return "gone";
+  }
+};
+
 // Without the freezer it takes ten times as long, and of a few more it never gets hold.
 testFreezer("dismantle() ends who is another process at each look, in the freezer", async () => {
   const runaways = `$SIG{CHLD} = 'IGNORE'; my $end = time + 15; fork for 1 .. 6;
@@ -106,6 +121,14 @@ testFreezer("dismantle() ends who is another process at each look, in the freeze
   mkdirSync(directory);
   const shell = Bun.spawn(["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec perl -e "$1"', directory, runaways]);
   await until(() => membersOf(directory).some((pid) => pid !== shell.pid));
-  expect(await dismantle(directory)).toBe(true);
+  const states = new Set<string>();
+  let over = false;
+  const ended = dismantle(directory).finally(() => {
+    over = true;
+  });
+  for (; !over; await new Promise(setImmediate)) states.add(stateOf(directory));
+  expect(await ended).toBe(true);
   expect(existsSync(directory)).toBe(false);
+  // That many do not stand still before anybody can look.
+  expect([...states].some((state) => state === "FREEZING" || state === "FROZEN")).toBe(true);
 });

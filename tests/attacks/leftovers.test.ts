@@ -1,0 +1,42 @@
+/** What killed hosts leave, in places that the next host has no use for. */
+import { expect } from "bun:test";
+import { existsSync, mkdirSync, rmdirSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { findTrees } from "../../platform/linux/cgroup/home.ts";
+import { Descriptor } from "../../syscalls/descriptor.ts";
+import { self } from "../../syscalls/kernel.ts";
+import { lock, open } from "../../syscalls/linux/file.ts";
+import { O } from "../../syscalls/linux/numbers.ts";
+import { testIf } from "../syscalls/requirement.ts";
+import { until } from "./arena.ts";
+
+const host = fileURLToPath(new URL("./fixtures/brief.ts", import.meta.url));
+/** Those that a program without particular limits has no need of. */
+const others = findTrees().trees.filter(
+  ({ controllers }) => !controllers.some((each) => each === "memory" || each === "pids"),
+);
+const testTrees = testIf(
+  "cgroups",
+  others.length > 0,
+  "there is one tree of control groups at most, or none to be had",
+);
+
+/** A directory as a host has it. */
+const named = () => `caisson.${Buffer.from(crypto.getRandomValues(new Uint8Array(8))).toString("hex")}`;
+
+testTrees("the next host sweeps all trees of control groups, also those that it has no need of itself", async () => {
+  const name = named();
+  const left = others.map(({ parent }) => join(parent, name));
+  const living = join(others[0]!.parent, named());
+  try {
+    for (const directory of [...left, living]) mkdirSync(directory);
+    using owner = new Descriptor(open(self, living, O.RDONLY | O.DIRECTORY | O.CLOEXEC));
+    lock(self, owner.number);
+    await using _ = Bun.spawn([process.execPath, host], { stdio: ["pipe", "inherit", "inherit"] });
+    await until(() => !left.some((directory) => existsSync(directory)));
+    expect(existsSync(living)).toBe(true);
+  } finally {
+    for (const directory of [...left, living]) if (existsSync(directory)) rmdirSync(directory);
+  }
+});
