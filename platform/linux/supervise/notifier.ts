@@ -326,5 +326,6 @@ function giveDescriptor(
   } finally {
     // The main thread closes it. Until that knows, it is not to wait for who reads no more.
     self.call("shutdown", data.control, SHUT_RDWR);
+    process.exit(); // of this thread
   }
 };

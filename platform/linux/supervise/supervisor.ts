@@ -140,11 +140,10 @@ class Supervisor {
     this.#its.close();
   }
 
-  /** Ends the thread, which sees its orders end. */
+  /** Ends the thread, which sees its orders end. It is not terminated: what it has open for a call, it closes itself. */
   end(): void {
     this.lost = true;
     this.#control.close();
-    this.#worker.terminate();
   }
 }
 
