@@ -85,13 +85,16 @@ export class Answers {
   #answer(id: number, kind: "RESULT" | "THREW", value: unknown): void {
     this.#inFlight.delete(id);
     if (!this.#link.active) return;
-    const { outbox } = this.#link;
-    let start: number;
     try {
-      start = outbox.append(kind, value, NUMBERED);
+      this.#commit(id, this.#link.outbox.append(kind, value, NUMBERED));
     } catch (error) {
-      start = appendError(this.#link, "THREW", error, NUMBERED);
+      // It is nothing that can be sent, or the kernel lets no descriptors leave.
+      this.#commit(id, appendError(this.#link, "THREW", error, NUMBERED));
     }
+  }
+
+  #commit(id: number, start: number): void {
+    const { outbox } = this.#link;
     outbox.number(start, id);
     outbox.commit(start);
   }

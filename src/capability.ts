@@ -8,7 +8,7 @@ import type { Denials } from "./denials.ts";
 import { ProtocolViolation } from "./error.ts";
 
 /** What may be done with a file. */
-const MODES = ["read", "write", "append"] as const;
+export const MODES = ["read", "write", "append"] as const;
 export type Mode = (typeof MODES)[number];
 
 /** A file that travels in a message as an open descriptor: whoever gets it may do with it what its mode says, and nothing else. */

@@ -8,6 +8,7 @@ import { OpenFile, receiveFile, Source } from "./capability.ts";
 import type { Denials } from "./denials.ts";
 import { ProtocolViolation } from "./error.ts";
 import type { Descriptors } from "./frame.ts";
+import { LostCapability } from "./lost.ts";
 
 /** As many descriptors as one packet may hold. */
 const MOST = 16;
@@ -41,6 +42,8 @@ export class DescriptorLane implements Descriptors {
       });
       const tags = Uint8Array.from(capabilities, (capability) => (capability as OpenFile | Source).tag);
       sendDescriptors(self, this.#socket.number, tags, numbers, MSG.DONTWAIT);
+    } catch (error) {
+      throw explained(error);
     } finally {
       for (const descriptor of opened) descriptor.close();
     }
@@ -76,7 +79,9 @@ export class DescriptorLane implements Descriptors {
     }
     const { length, descriptors, truncated } = packet;
     if (length === 0 && descriptors.length === 0 && !truncated) return false; // the peer closed its end
-    if (truncated || length !== descriptors.length || length > MOST) {
+    // Where the kernel finds no number for a descriptor, it drops that and those behind it.
+    const lost = truncated && descriptors.length < length ? length - descriptors.length : 0;
+    if ((truncated && lost === 0) || length !== descriptors.length + lost || length > MOST) {
       for (const descriptor of descriptors) new Descriptor(descriptor).close();
       throw new ProtocolViolation(`Cannot accept a packet of ${length} tags and ${descriptors.length} descriptors`);
     }
@@ -85,6 +90,7 @@ export class DescriptorLane implements Descriptors {
       for (const [index, descriptor] of descriptors.entries()) {
         capabilities.push(this.#accept(descriptor, tags[index]!));
       }
+      for (const tag of tags.subarray(descriptors.length, length)) capabilities.push(new LostCapability(tag));
     } catch (error) {
       for (const capability of capabilities) capability[Symbol.dispose]();
       for (const descriptor of descriptors.slice(capabilities.length + 1)) new Descriptor(descriptor).close();
@@ -93,4 +99,12 @@ export class DescriptorLane implements Descriptors {
     this.#waiting.push(...capabilities);
     return true;
   }
+}
+
+/** The kernel's word for it is about references. */
+function explained(error: unknown): unknown {
+  if (!(error instanceof SystemError && error.code === "ETOOMANYREFS")) return error;
+  const why =
+    "with a capability: this user's processes have more descriptors on their way than this one may have open, fewer are expected";
+  return new SystemError(error.syscall, error.errno, why, { cause: error });
 }

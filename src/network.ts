@@ -1,5 +1,6 @@
 /** The network as a capability: who is handed it asks, and this process decides and reaches (docs/wire.md). */
 import { Descriptor } from "../syscalls/descriptor.ts";
+import { SystemError } from "../syscalls/error.ts";
 import { self } from "../syscalls/kernel.ts";
 import { MSG, SOCK } from "../syscalls/linux/constants.ts";
 import { sendDescriptors, socketPair } from "../syscalls/linux/socket.ts";
@@ -92,6 +93,10 @@ const SHUT_RD = 0;
 /** Streams in use at once of one that was handed a network; whoever wants more waits. */
 const MOST_STREAMS = 64;
 
+/** This process has no number for another descriptor, or this user too many on their way: nobody tells when that is over. */
+const PASSING = ["EMFILE", "ENFILE", "ETOOMANYREFS"];
+const PATIENCE_MS = 20;
+
 const string = { type: "string" } as const;
 const header = { type: "array", items: [string, string], additionalItems: false, minItems: 2 } as const;
 const wish = (properties: Readonly<Record<string, object>>) => ({
@@ -162,6 +167,18 @@ class Grant {
     void this.#attend(kept.take());
   }
 
+  /** The same, as soon as the kernel lets this process. Who asks waits meanwhile, and finds no end of the network. */
+  async #offerInTime(): Promise<void> {
+    while (!this.#queue.closed) {
+      try {
+        return this.#offer();
+      } catch (error) {
+        if (!(error instanceof SystemError && PASSING.includes(error.code))) throw error;
+      }
+      await Bun.sleep(PATIENCE_MS);
+    }
+  }
+
   /** Waits for what is wanted on a stream, and sees to it. */
   async #attend(descriptor: number): Promise<void> {
     let stream: Connection | undefined;
@@ -181,8 +198,8 @@ class Grant {
         this.#room ??= Promise.withResolvers();
         await this.#room.promise;
       }
+      await this.#offerInTime();
       if (this.#queue.closed) return held.close();
-      this.#offer();
       this.#egress.accept(held, (client, gate) => this.#serve(client, this.#told(gate), wish));
     } catch {
       // No wish at all, or nobody there who would hear of it.

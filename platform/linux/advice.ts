@@ -8,12 +8,24 @@ import { Memory } from "../../syscalls/struct.ts";
 /** As many open files as a sandbox has by default, and more than the highest number at which a puppet places something. */
 const FILES = 256;
 
+const NO_LIMIT = 2n ** 64n - 1n;
+
 /** The error of a call. Puppets have the limits of this process until they are given their own. */
 export function refusalOf(name: SyscallName, errno: number, args: readonly Argument[]): SystemError {
+  if (name === "clone" || name === "clone3") return forkRefusal(name, errno, describe(args));
   const plain = new SystemError(name, errno, describe(args));
   if (name === "dup3" && errno === ERRNO.EBADF) return outOfNumbers(plain, args) ?? plain;
   if (name === "prlimit64" && errno === ERRNO.EPERM) return aboveHard(plain, args) ?? plain;
   return plain;
+}
+
+/** The error of a fork. Where there is no room, the kernel does not say which of its counts is full. */
+export function forkRefusal(name: string, errno: number, detail: string): SystemError {
+  if (errno !== ERRNO.EAGAIN) return new SystemError(name, errno, detail);
+  const { soft } = getLimit(self, "NPROC");
+  const most = soft === NO_LIMIT ? "" : `this user may have ${soft} processes and threads (ulimit -u), or `;
+  const why = `there is no room for another process: ${most}a control group has no more, or the machine`;
+  return new SystemError(name, errno, `${detail}: ${why}`);
 }
 
 function outOfNumbers(cause: SystemError, [, to]: readonly Argument[]): SystemError | undefined {

@@ -1,10 +1,10 @@
 /** The thread that holds this process's children, for as long as it lives. */
 import { CFunction } from "bun:ffi";
-import { SystemError } from "../../syscalls/error.ts";
 import { executable, MAX_ERRNO, numberOf } from "../../syscalls/kernel.ts";
 import { FUTEX } from "../../syscalls/linux/futex.ts";
 import { CLONE } from "../../syscalls/linux/numbers.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
+import { forkRefusal } from "./advice.ts";
 import { page, STACK } from "./page.ts";
 import { SIGNAL } from "./threads.ts";
 
@@ -161,7 +161,7 @@ function begin(): Ask {
     view.setBigUint64(TOP, BigInt(address + STACK), true);
     view.setBigUint64(SERVE, BigInt(executable(serveCode().assemble())), true);
     const result = callable(beginCode(), 1)(address);
-    if (result < 0) throw new SystemError("clone", -result, "(a thread of this process)");
+    if (result < 0) throw forkRefusal("clone", -result, "(a thread of this process)");
   }
   return callable(askCode(), 3);
 }

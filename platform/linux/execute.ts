@@ -103,8 +103,10 @@ export function becomeProgram(kernel: Attempting, plan: ProcessPlan, held: Held)
   if (plan.noNewPrivileges) setNoNewPrivileges(kernel);
   if (held.landlock !== undefined) enterLandlock(kernel, held.landlock);
   const sending = plan.supervised === undefined ? held.strings : beyondReach(kernel, plan, held.strings);
+  // What a user has on its way is measured by the limit of whoever sends: the listener goes by the host's. A filter of the caller's may refuse that.
+  const last = plan.supervised !== undefined && plan.filters.length === 0;
   // Landlock's rules need a few.
-  if (plan.limits.NOFILE !== undefined) setLimit(kernel, "NOFILE", plan.limits.NOFILE);
+  if (plan.limits.NOFILE !== undefined && !last) setLimit(kernel, "NOFILE", plan.limits.NOFILE);
   // Changing ids and capabilities clears it, so it stands behind them. The puppet ends when its host does.
   setParentDeathSignal(kernel, plan.parentDeathSignal);
   for (const filter of plan.filters) setFilter(kernel, filter);
@@ -112,6 +114,7 @@ export function becomeProgram(kernel: Attempting, plan: ProcessPlan, held: Held)
     const listener = lowestFree([...held.descriptors.keys(), held.strings]);
     setFilter(kernel, plan.supervised, listenerFlags());
     sendDescriptors(kernel, sending, new Uint8Array(1), [listener]);
+    if (plan.limits.NOFILE !== undefined && last) setLimit(kernel, "NOFILE", plan.limits.NOFILE, sending);
   }
   const environment = Object.entries(plan.env).map(([name, value]) => `${name}=${value}`);
   if (typeof plan.program === "number") {

@@ -11,6 +11,7 @@ import { CLONE_ARGS_STRUCT, executeDescriptor, WALL } from "../../syscalls/linux
 import { signalProcess } from "../../syscalls/linux/signal.ts";
 import { socketPair } from "../../syscalls/linux/socket.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
+import { forkRefusal } from "./advice.ts";
 import { runAnchored, setMask } from "./anchor.ts";
 import { servant, servantProcess } from "./estate.ts";
 import { Batch, layOut, STRINGS } from "./frame.ts";
@@ -168,14 +169,14 @@ function clone(block: DataView, base: number, namespaces: bigint): { pid: number
     // Handlers of the host cannot run in the child, where every signal is blocked; its execve resets them.
     pid = call(name, [share | namespaces, 0n, held && BigInt(ptr(pidfd)), 0n, 0n]);
   }
-  if (pid < 0) throw new SystemError(name, -pid, `(${namesOf(namespaces)})`);
+  if (pid < 0) throw forkRefusal(name, -pid, `(${namesOf(namespaces)})`);
   return { pid, pidfd: held ? servant(new DataView(pidfd.buffer).getInt32(0, true)) : holdChild(pid) };
 }
 
 /** The names of namespaces by their flags, for people. */
 export function namesOf(namespaces: bigint): string {
   const names = Object.entries(CLONE).filter(([name, bit]) => name.startsWith("NEW") && (namespaces & bit) !== 0n);
-  return names.map(([name]) => `CLONE_${name}`).join("|");
+  return names.map(([name]) => `CLONE_${name}`).join("|") || "no new namespaces";
 }
 
 let made: number | undefined;

@@ -5,10 +5,11 @@ import { self } from "../../syscalls/kernel.ts";
 import { SOCK } from "../../syscalls/linux/constants.ts";
 import { changeDirectory, close, closeRange, duplicate, open } from "../../syscalls/linux/file.ts";
 import { CLONE, F, O } from "../../syscalls/linux/numbers.ts";
-import { clone, cloneInto } from "../../syscalls/linux/process.ts";
+import { clone, cloneInto, getLimit } from "../../syscalls/linux/process.ts";
 import { receiveDescriptors, sendDescriptors, socketPair } from "../../syscalls/linux/socket.ts";
 import type { IdMaps, IdRange } from "../platform.ts";
 import { abilities } from "./abilities.ts";
+import { forkRefusal } from "./advice.ts";
 import type { Doors } from "./cgroup/group.ts";
 import { servant, settleEstates } from "./estate.ts";
 import { Batch, NEWS, STRINGS } from "./frame.ts";
@@ -24,7 +25,16 @@ import { endChild, endPuppet, holdChild, namesOf, type Puppet, startPuppet } fro
  *
  * Children of zygotes are the host's own (CLONE_PARENT). Zygotes run nothing, and end with the host, as their strings do.
  */
-const zygotes: { apart?: Puppet; shared?: Puppet } = {};
+const zygotes: { apart?: Zygote; shared?: Zygote } = {};
+
+interface Zygote extends Puppet {
+  readonly limits: string;
+}
+
+/** What counts for all that a zygote forks as it was when that was made. Where this process has others by now, it takes another zygote. */
+function currentLimits(): string {
+  return [getLimit(self, "NPROC"), getLimit(self, "NOFILE")].map(({ soft, hard }) => `${soft} ${hard}`).join();
+}
 
 /** What the zygote gets of the host, in this order, at the first numbers that it has free. */
 export const CHILDS_STRINGS = NEWS + 1;
@@ -72,6 +82,8 @@ export function forkPuppet(birth: Birth): Born {
 /** Forks it from a zygote that there is, or else a new one. */
 function fork(birth: Birth, strings: number): Omit<Born, "socket"> {
   const kind = birth.sharedNetwork ? "shared" : "apart";
+  const limits = currentLimits();
+  if (zygotes[kind] !== undefined && zygotes[kind].limits !== limits) drop(kind);
   if (zygotes[kind] !== undefined) {
     try {
       return forkFrom(kind, birth, strings);
@@ -80,7 +92,7 @@ function fork(birth: Birth, strings: number): Omit<Born, "socket"> {
       if (zygotes[kind] !== undefined || !(error instanceof SystemError && error.code === "EPIPE")) throw error;
     }
   }
-  zygotes[kind] = makeZygote(kind);
+  zygotes[kind] = { ...makeZygote(kind), limits };
   return forkFrom(kind, birth, strings);
 }
 
@@ -132,7 +144,7 @@ function forkFrom(kind: keyof typeof zygotes, birth: Birth, strings: number): Om
     kernel.until(() => pid !== 0);
   } catch (error) {
     if (error instanceof SystemError && error.syscall.startsWith("clone"))
-      throw new SystemError(error.syscall, error.errno, `(${namesOf(birth.namespaces)})`);
+      throw forkRefusal(error.syscall, error.errno, `(${namesOf(birth.namespaces)})`);
     // What was sent and not taken, it would take for what it is sent next.
     drop(kind);
     throw error;

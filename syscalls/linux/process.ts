@@ -196,9 +196,13 @@ const threeOf = ({ real, effective, saved }: Ids): number[] =>
 
 export const RLIMIT_STRUCT = new Struct({ soft: "u64", hard: "u64" });
 
-/** Sets the soft and the hard limit of a resource to `value`. `prlimit(2)` */
-export function setLimit(kernel: Kernel, resource: keyof typeof RLIMIT, value: bigint): void {
-  kernel.call("prlimit64", 0, RLIMIT[resource], RLIMIT_STRUCT.encode({ soft: value, hard: value }), null);
+/**
+ * Sets the soft and the hard limit of a resource to `value`. `prlimit(2)`
+ * @param mark a fifth argument, at which the kernel does not look, and filters may
+ */
+export function setLimit(kernel: Kernel, resource: keyof typeof RLIMIT, value: bigint, mark?: number): void {
+  const limit = RLIMIT_STRUCT.encode({ soft: value, hard: value });
+  kernel.call("prlimit64", 0, RLIMIT[resource], limit, null, ...(mark === undefined ? [] : [mark]));
 }
 
 /** The limits of the calling process, `2n ** 64n - 1n` for none. */

@@ -10,6 +10,7 @@ import { testPuppet, testRoot } from "../platform/strings.ts";
 import { testIf } from "../syscalls/requirement.ts";
 import { failure, scratch, until } from "./arena.ts";
 import { surplus } from "./holdings.ts";
+import { NO_STRANGER, stranger } from "./stranger.ts";
 import { acts, Victim } from "./victim.ts";
 
 setDefaultTimeout(120_000); // dozens of hosts, on a machine that may have other things to do
@@ -56,6 +57,43 @@ describe("disks", () => {
       expect(surplus(before, after)).toEqual([]);
       expect(after["file zeroes"]).toBe(2); // by either name
     });
+});
+
+describe("processes", () => {
+  // The kernel counts none of root's.
+  const wrapper = isRoot() ? stranger : [];
+  const testStranger = testIf("setpriv", wrapper !== undefined, NO_STRANGER);
+  /** Threads of Bun's come and go: with so many fewer than there are, there is no room though some end. */
+  const NONE = -4;
+
+  for (const act of ["program", "container", "actor"] as const)
+    testStranger(
+      `that its user may have are used up (${act}): EAGAIN, until there is room for all that it takes`,
+      async () => {
+        await using host = new Victim(act, "none", { wrapper: wrapper! });
+        const plain = await host.act();
+        expect(plain.refused).toBeUndefined();
+        const wrong: string[] = [];
+        let refusals = 0;
+        while (wrong.length < 10) {
+          const room = NONE + refusals;
+          const { refused, before, after } = await host.act(room);
+          const left = surplus(before, after);
+          if (left.length > 0) wrong.push(`${room}: left ${left}`);
+          if (refused === undefined && refusals > 0) break;
+          if (refused === undefined) continue; // others of this user ended meanwhile
+          refusals++;
+          // Bun inside needs threads, and ends without a word where it can have none.
+          const inside = act === "actor" && refused.name === "ActorExit";
+          const named = refused.code === "EAGAIN" && ["clone", "clone3"].includes(refused.syscall!);
+          if (!named && !inside) wrong.push(`${room}: ${refused.message}`);
+          const lifted = await host.act();
+          if (lifted.walls !== plain.walls)
+            wrong.push(`${room}, and lifted: ${lifted.refused?.message ?? lifted.walls}`);
+        }
+        expect(wrong).toEqual([]);
+      },
+    );
 });
 
 const trees = isRoot() ? findTrees().trees : [];

@@ -37,8 +37,9 @@ export class Victim implements AsyncDisposable {
     return this.#saboteur;
   }
 
-  async act(): Promise<Report> {
-    this.#host.stdin.write("\n");
+  /** @param room for how many more processes and threads of its user there is room meanwhile; for all that the machine has by default */
+  async act(room?: number): Promise<Report> {
+    this.#host.stdin.write(`${room ?? ""}\n`);
     await this.#host.stdin.flush();
     const { value, done } = await this.#lines.next();
     if (done) throw new Error(`The host ended, and said ${await this.#complaint}`);

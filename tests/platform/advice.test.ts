@@ -7,6 +7,8 @@ import { getLimit, RLIMIT_STRUCT } from "../../syscalls/linux/process.ts";
 import { testPuppet } from "./strings.ts";
 
 const { soft, hard } = getLimit(self, "NOFILE");
+const tasks = getLimit(self, "NPROC").soft;
+const own = tasks === 2n ** 64n - 1n ? "" : `this user may have ${tasks} processes and threads (ulimit -u), or `;
 const toLimit = (value: bigint) => [0, RLIMIT.NOFILE, RLIMIT_STRUCT.encode({ soft: value, hard: value }), null];
 
 describe("refusalOf()", () => {
@@ -38,6 +40,13 @@ describe("refusalOf()", () => {
       errno: ERRNO.EPERM,
       args: toLimit(hard),
       message: `EPERM: prlimit64 (0, ${RLIMIT.NOFILE}, [16 bytes], null)`,
+    },
+    {
+      what: "no room for another process is said to be one of several limits, and what ours is",
+      call: "clone",
+      errno: ERRNO.EAGAIN,
+      args: [17, 0],
+      message: `EAGAIN: clone (17, 0): there is no room for another process: ${own}a control group has no more, or the machine`,
     },
   ] as const) {
     test(what, () => expect(refusalOf(call, errno, args).message).toBe(message));

@@ -181,6 +181,20 @@ describe("becomeProgram() does", () => {
     expect(order.at(-1)).toBe(all.length - 1);
   });
 
+  test("the limit of open files behind the sending of a listener, which counts against the sender's", () => {
+    const order = (more: Partial<ProcessPlan>) => {
+      const all = calls({ limits: { NOFILE: 20n }, supervised: new Uint8Array(8), ...more });
+      const [limit] = named(all, "prlimit64");
+      return { sent: at(all, "sendmsg", 20), limited: at(all, "prlimit64"), begun: at(all, "execve"), mark: limit![4] };
+    };
+    const { sent, limited, begun, mark } = order({});
+    expect([sent, limited, begun]).toEqual([sent, sent + 1, sent + 2]);
+    expect(mark).toBe(20); // by which the filter knows it
+    // A filter of the caller's knows of no such call.
+    const other = order({ filters: [new Uint8Array(8)] });
+    expect(other.limited).toBeLessThan(other.sent);
+  });
+
   test("drop every capability that is not kept from the bounding set, if it may", () => {
     const dropped = (more: Partial<ProcessPlan>, capable = true) =>
       calls(more, { capable }).filter(([name, option]) => name === "prctl" && option === PR.CAPBSET_DROP).length;

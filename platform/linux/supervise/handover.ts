@@ -1,14 +1,14 @@
 /** Which calls a program's filter hands over, and what becomes of them: plans, from a policy and from what the caller wants to see. */
 import { statSync } from "node:fs";
 import type { Machine, SyscallName } from "../../../syscalls/kernel.ts";
-import { ERRNO, NUMBERS } from "../../../syscalls/linux/numbers.ts";
+import { ERRNO, NUMBERS, RLIMIT } from "../../../syscalls/linux/numbers.ts";
 import type { Policy, SupervisedCall, Supervision } from "../../platform.ts";
 import { filtersOf, handingOver, kept, SOCKETS } from "../filters.ts";
 import { onBreach, type Promising, promiseOf, promiseRules } from "../promises.ts";
 import { chain } from "../seccomp/chain.ts";
 import { compile } from "../seccomp/compile.ts";
 import { explain } from "../seccomp/explain.ts";
-import type { Rule } from "../seccomp/filter.ts";
+import type { Arg, Rule, Test } from "../seccomp/filter.ts";
 import type { Beginning, Orders, Verdict } from "./orders.ts";
 import { SIGNATURES } from "./signatures.ts";
 import type { Audience } from "./supervisor.ts";
@@ -40,7 +40,7 @@ export function handoverOf(
     readonly begins: Beginning;
   },
 ): Handover {
-  const sending: Rule = { call: "sendmsg", action: "allow", when: [{ arg: 0, op: "eq", value: strings }] };
+  const introducing = introductionBy(strings);
   const { asked = [], sockets = false } = supervision;
   if (sockets && !asked.includes("connect"))
     throw new TypeError("Cannot let a program have sockets without being asked about connect");
@@ -51,10 +51,10 @@ export function handoverOf(
       const hand = (call: SyscallName): Rule => ({ call, action: "notify" });
       const [walls, ...more] = filtersOf(policy, "program", machine).map((filter) => handingOver(filter));
       const others = walls!.rules.filter(({ call }) => !asked.includes(call as SyscallName));
-      const first = [sending, ...asked.map(hand), ...(sockets ? SOCKETS : [])];
+      const first = [...introducing, ...asked.map(hand), ...(sockets ? SOCKETS : [])];
       return chain([
         compile({ ...walls!, rules: [...first, ...others] }),
-        ...more.map((filter) => compile({ ...filter, rules: [sending, ...filter.rules] })),
+        ...more.map((filter) => compile({ ...filter, rules: [...introducing, ...filter.rules] })),
       ]);
     }),
     orders: {
@@ -65,6 +65,18 @@ export function handoverOf(
       lent: lent.map(identityOf),
     },
   };
+}
+
+/**
+ * What stands between the filter and the program: the listener is sent, and then open files are limited. A program could mark a call of its own
+ * likewise; that lets it have fewer.
+ */
+function introductionBy(strings: number): Rule[] {
+  const equal = (arg: Arg, value: number): Test => ({ arg, op: "eq", value });
+  return [
+    { call: "sendmsg", action: "allow", when: [equal(0, strings)] },
+    { call: "prlimit64", action: "allow", when: [equal(0, 0), equal(1, RLIMIT.NOFILE), equal(4, strings)] },
+  ];
 }
 
 /** The promises of a policy, and the end of who breaks one. */

@@ -3,7 +3,7 @@ import { handoverOf, permits, refusing, watching } from "../../../platform/linux
 import { ORDER_SIZE } from "../../../platform/linux/supervise/orders.ts";
 import type { Policy, SupervisedCall } from "../../../platform/platform.ts";
 import { policyOf } from "../../../src/sandbox.ts";
-import { MACHINE, NUMBERS, SECCOMP_RET, type SyscallName } from "../../../syscalls/linux/numbers.ts";
+import { MACHINE, NUMBERS, RLIMIT, SECCOMP_RET, type SyscallName } from "../../../syscalls/linux/numbers.ts";
 import { interpret } from "../interpreter.ts";
 
 const ARCH = { x64: 0xc000_003e, arm64: 0xc000_00b7 } as const;
@@ -66,6 +66,19 @@ describe("handoverOf()", () => {
     for (const other of [0, 3, STRINGS - 1, STRINGS + 1, 2n ** 32n + BigInt(STRINGS)])
       expect(verdict(filter, "sendmsg", other)).toBe("notify");
     expect(verdict(filter, "sendmmsg", STRINGS)).toBe("notify");
+  });
+
+  test("open files are limited by a call that is marked with the number of the strings, where promises forbid it", () => {
+    const { filter } = handover({ asked: ["prlimit64"] }, policy({ promises: "stdio" }));
+    const { NOFILE, NPROC } = RLIMIT;
+    expect(verdict(filter, "prlimit64", 0, NOFILE, 1, 0, STRINGS)).toBe("allow");
+    for (const [pid, resource, mark] of [
+      [0, NOFILE, 0],
+      [0, NOFILE, STRINGS + 1],
+      [0, NPROC, STRINGS],
+      [1, NOFILE, STRINGS],
+    ] as const)
+      expect(verdict(filter, "prlimit64", pid, resource, 1, 0, mark)).toBe("notify");
   });
 
   test("promises narrow what the walls allow, and what is asked about widens neither", () => {
