@@ -168,9 +168,12 @@ export class Calls {
   }
 }
 
-/** Throws RangeError for a time that no timer can wait. */
+/** Throws TypeError for what is no number, and RangeError for a time that no timer can wait. */
 export function checkTimeout(timeoutMs: number | undefined): void {
-  if (timeoutMs === undefined || (timeoutMs >= 0 && timeoutMs <= TIMEOUT_MS)) return;
+  if (timeoutMs === undefined) return;
+  if (typeof timeoutMs !== "number")
+    throw new TypeError(`Cannot wait ${Bun.inspect(timeoutMs)}: a number of milliseconds is expected`);
+  if (timeoutMs >= 0 && timeoutMs <= TIMEOUT_MS) return;
   throw new RangeError(`Cannot wait ${timeoutMs} ms: 0 to ${TIMEOUT_MS} is expected`);
 }
 

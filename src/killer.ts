@@ -9,8 +9,11 @@ export interface Killable {
   [KILL]?(by: Killer, signal?: NodeJS.Signals): void;
 }
 
-/** Ends it at once, and has its exit tell who did, where it can. */
-export function killAs(what: Killable, by: Killer): void {
-  if (what[KILL] === undefined) what.kill();
-  else what[KILL](by);
+/**
+ * Ends it at once, and has its exit tell who did, where it can.
+ *
+ * @returns what its `kill()` does: a promise, say, of what somebody else wrote. By `Promise.try` one hears of all that it throws
+ */
+export function killAs(what: Killable, by: Killer): unknown {
+  return what[KILL] === undefined ? what.kill() : what[KILL](by);
 }

@@ -7,7 +7,10 @@ import { LimitExceeded } from "./error.ts";
 import type { Exit } from "./exit.ts";
 import { KILL, type Killer, killAs } from "./killer.ts";
 import { plainOf, quantityOf, SIZE } from "./quantity.ts";
-import type { Reserve } from "./reserve.ts";
+import { checkOwn, type Reserve } from "./reserve.ts";
+import { policyOf } from "./sandbox.ts";
+import { defaultScheduler } from "./scheduler.ts";
+import { policyWithin } from "./within.ts";
 
 export interface PoolOptions extends Omit<SpawnOptions, "signal" | "messages" | "observe"> {
   /** How many actors there are. */
@@ -21,7 +24,7 @@ export interface PoolOptions extends Omit<SpawnOptions, "signal" | "messages" | 
   readonly memoryGrowthBytes?: number;
   /** How many calls may wait; 1024 where nothing is said. More reject with `LimitExceeded`. */
   readonly queue?: number;
-  /** Where its actors come from. Sandbox and outputs are then the reserve's. */
+  /** Where its actors come from. What is said to `reserve()`, such as the sandbox, is refused here then. */
   readonly reserve?: Reserve;
 }
 
@@ -40,6 +43,13 @@ export async function pool<Module>(module: string | URL, options: PoolOptions): 
     throw error;
   }
   return made;
+}
+
+/** Throws `SchedulerRefused` where so many could never be alive at a time. */
+function mustHold({ size, reserve, sandbox, within, scheduler = defaultScheduler }: PoolOptions): void {
+  const name = `${size} actors of a pool`;
+  if (reserve !== undefined) reserve.mustHold(size, name);
+  else scheduler.mustHold(size, { name, limits: policyWithin(policyOf(sandbox), within).limits });
 }
 
 type AnyModule = Record<string, (...args: unknown[]) => unknown>;
@@ -97,8 +107,10 @@ export class Pool<Module = unknown> implements AsyncDisposable {
   readonly #waiting = new Set<Job>();
   readonly #closing = new AbortController();
   readonly #backoff = new Backoff(BACKOFF);
-  /** Those that are being started, and those that will be. */
+  /** Those that are being started. */
   #coming = 0;
+  /** Those that will be, after a while. */
+  readonly #delayed = new Set<ReturnType<typeof setTimeout>>();
   /** What ends before all is over. */
   readonly #open = new Set<Promise<unknown>>();
 
@@ -112,18 +124,15 @@ export class Pool<Module = unknown> implements AsyncDisposable {
     };
     if (memoryGrowth !== undefined && memoryGrowthBytes !== undefined)
       throw new TypeError("Cannot use both memoryGrowth and memoryGrowthBytes of a pool: one is expected");
-    this.#growth =
-      memoryGrowth === undefined ? memoryGrowthBytes : quantityOf(memoryGrowth, SIZE, "memoryGrowth of a pool");
-    const { name, loadTimeoutMs, ...fixed } = spawning;
-    if (reserve !== undefined && Object.values(fixed).some((value) => value !== undefined))
-      throw new TypeError(
-        `Cannot use ${Object.keys(fixed).join(", ")} of a pool with a reserve: they are the reserve's`,
-      );
-    const own = { ...(name && { name }), ...(loadTimeoutMs && { loadTimeoutMs }) };
+    if (memoryGrowth !== undefined) this.#growth = quantityOf(memoryGrowth, SIZE, "memoryGrowth of a pool");
+    else if (memoryGrowthBytes !== undefined) this.#growth = countOf(memoryGrowthBytes, "memoryGrowthBytes", 0);
+    checkTimeout(spawning.loadTimeoutMs);
+    if (reserve !== undefined) checkOwn(spawning);
+    mustHold(options);
     this.#start = (signal) =>
       reserve === undefined
         ? spawn<AnyModule>(module, { ...spawning, signal })
-        : reserve.spawn<AnyModule>(module, { ...own, signal });
+        : reserve.spawn<AnyModule>(module, { ...spawning, signal });
     this.call = callsOf<Module>((called, args, how) => this.#call(called, args, how));
     const { promise, resolve } = Promise.withResolvers<Exit>();
     this.exited = promise;
@@ -153,6 +162,7 @@ export class Pool<Module = unknown> implements AsyncDisposable {
     const reason = new Error("The pool is closed");
     for (const { actor } of this.#members) killAs(actor, by);
     this.#closing.abort(reason);
+    for (const timer of this.#delayed) clearTimeout(timer);
     this.#refuse(reason);
     void this.#gone().then(() => this.#end({ reason: "killed", by }));
   }
@@ -201,7 +211,10 @@ export class Pool<Module = unknown> implements AsyncDisposable {
   #dispatch(): void {
     for (const job of this.#waiting) {
       const member = this.#leastBusy();
-      if (member === undefined) return;
+      if (member === undefined) {
+        this.#relieve();
+        return;
+      }
       this.#waiting.delete(job);
       void this.#give(member, job);
     }
@@ -237,8 +250,7 @@ export class Pool<Module = unknown> implements AsyncDisposable {
     // What nobody waits for any more may go on forever.
     if (given?.signal.aborted || this.#hasGrown(member)) member.retired = true;
     if (member.retired && member.pending === 0) this.#remove(member);
-    // What it still works on may never end. Those who wait for that are as many as the others at most.
-    else if (member.retired && this.#members.size < 2 * this.#most.size) this.#replace(member);
+    else if (member.retired) this.#stepIn(member);
     this.#dispatch();
   }
 
@@ -256,6 +268,17 @@ export class Pool<Module = unknown> implements AsyncDisposable {
     if (!this.#members.delete(member)) return;
     killAs(member.actor, "pool");
     this.#replace(member);
+  }
+
+  /** Has others work for those that take no more calls, though they had room for them. */
+  #relieve(): void {
+    for (const member of this.#members)
+      if (member.retired && member.pending < this.#most.concurrency) this.#stepIn(member);
+  }
+
+  /** Replaces one that still works: on what may never end. Those who do are as many as the others at most. */
+  #stepIn(member: Member): void {
+    if (this.#members.size + this.#coming + this.#delayed.size < 2 * this.#most.size) this.#replace(member);
   }
 
   #replace(member: Member): void {
@@ -277,8 +300,8 @@ export class Pool<Module = unknown> implements AsyncDisposable {
       this.#keep(actor.exited);
       void actor.exited.then(() => this.#remove(member));
     } catch (error) {
-      // Nobody is there, nor about to be: those who wait learn why.
-      if (this.#members.size === 0 && this.#coming === 1) this.#refuse(error);
+      // Nobody takes calls, nor is about to: those who wait learn why.
+      if (this.#coming === 1 && this.#members.values().every(({ retired }) => retired)) this.#refuse(error);
       throw error;
     } finally {
       this.#coming--;
@@ -289,9 +312,11 @@ export class Pool<Module = unknown> implements AsyncDisposable {
   /** Starts one, after a while: what failed at once would fail again. */
   #later(): void {
     if (this.#closing.signal.aborted) return;
-    setTimeout(() => {
-      if (!this.#closing.signal.aborted) void this.#add().catch(() => this.#later());
+    const timer = setTimeout(() => {
+      this.#delayed.delete(timer);
+      void this.#add().catch(() => this.#later());
     }, this.#backoff.next());
+    this.#delayed.add(timer);
   }
 
   /** Resolves when nobody is left, nor one who was just starting. */

@@ -3,10 +3,11 @@ import type { Static, TSchema } from "typebox";
 import { type Policy, platform } from "../platform/index.ts";
 import { type Actor, type Code, codeOf, deliver, type SpawnOptions, start } from "./actor.ts";
 import { Backoff } from "./backoff.ts";
-import { bundle, bundled } from "./bundle.ts";
+import { bundle, bundled, modulePath } from "./bundle.ts";
+import { checkTimeout } from "./calls.ts";
 import type { Channel } from "./channel.ts";
 import { exercise } from "./exercise.ts";
-import { type Exit, exitOf } from "./exit.ts";
+import { type Exit, exitBy } from "./exit.ts";
 import { grantsOf, type Start, startFrom } from "./grant.ts";
 import type { Inspection } from "./inspection.ts";
 import { type Cell, launch } from "./launch.ts";
@@ -16,7 +17,9 @@ import { defaultScheduler } from "./scheduler.ts";
 import { usageOf } from "./usage.ts";
 import { policyWithin } from "./within.ts";
 
-type Shared = "sandbox" | "within" | "stdout" | "stderr" | "sources" | "scheduler" | "observe";
+/** What a process is made with, or its code read by: who takes one can choose nothing of it any more. */
+const SHARED = ["sandbox", "within", "stdout", "stderr", "sources", "scheduler", "observe"] as const;
+type Shared = (typeof SHARED)[number];
 
 /** What holds for all that a reserve starts. */
 export interface ReserveOptions extends Pick<SpawnOptions, Shared> {
@@ -36,11 +39,12 @@ export type ReserveSpawnOptions<Message extends TSchema = TSchema> = Omit<SpawnO
  * @example await using ready = await reserve({ size: 4 }); const parser = await ready.spawn<typeof import("./parse.ts")>("./parse.ts");
  */
 export async function reserve(options: ReserveOptions): Promise<Reserve> {
-  const { size } = options;
+  const { size, scheduler = defaultScheduler } = options;
   if (!Number.isInteger(size) || size < 1)
     throw new RangeError(`Cannot keep ${size} actors ready: a whole number from 1 is expected`);
   const policy = policyWithin(policyOf(options.sandbox), options.within);
   platform.enforcement(policy); // throws before anything is done
+  scheduler.mustHold(size, { name: `${size} actors of a reserve`, limits: policy.limits });
   const kept = new Reserve(policy, options);
   try {
     await kept.fill();
@@ -49,6 +53,14 @@ export async function reserve(options: ReserveOptions): Promise<Reserve> {
     throw error;
   }
   return kept;
+}
+
+/** Throws a TypeError for what is said of an actor and holds for all of its reserve. */
+export function checkOwn(options: ReserveSpawnOptions): void {
+  const said: SpawnOptions = options; // by a program without types, say
+  const shared = SHARED.filter((key) => said[key] !== undefined);
+  if (shared.length > 0)
+    throw new TypeError(`Cannot use ${shared.join(", ")} with a reserve: that is said to reserve(), once for all`);
 }
 
 /** One that waits for code. */
@@ -64,7 +76,7 @@ class Parked implements Member {
     this.channel = channel;
     this.#startedAt = startedAt;
     const leave = enter(this);
-    void cell.confined.ended.then((ended) => leave(this.cause ?? exitOf(ended)));
+    void cell.confined.ended.then((ended) => leave(exitBy([this.cause], ended)));
   }
 
   inspect(): Inspection {
@@ -124,10 +136,13 @@ export class Reserve implements AsyncDisposable {
   ): Promise<Actor<Module, Static<Message>>> {
     this.#closing.signal.throwIfAborted();
     options.signal?.throwIfAborted();
+    checkOwn(options);
+    checkTimeout(options.loadTimeoutMs);
     const { size: _, name: __, ...shared } = this.#options;
-    const all: SpawnOptions = { ...shared, ...options };
+    const all: SpawnOptions = { ...options, ...shared };
     if (this.#codes.size === MOST_CODES) this.#codes.clear();
-    const code = this.#codes.getOrInsertComputed(`${module}`, () => this.#codeOf(module));
+    // A relative path means what it means by now.
+    const code = this.#codes.getOrInsertComputed(modulePath(module), () => this.#codeOf(module));
     // A module that cannot be bundled takes nobody. Where it is there nothing is awaited until the code has left.
     const source = bundled(code.path, code.scope) ?? (await bundle(code.path, code.scope));
     const parked = this.#take();
@@ -146,6 +161,12 @@ export class Reserve implements AsyncDisposable {
     const code = codeOf(module, this.#policy, this.#options);
     // Where it starts was made when it was.
     return { ...code, boot: { ...code.boot, directory: this.#start?.directory ?? null } };
+  }
+
+  /** Throws `SchedulerRefused` where so many of its actors could never be alive at a time. */
+  mustHold(count: number, name: string): void {
+    const { scheduler = defaultScheduler } = this.#options;
+    scheduler.mustHold(count, { name, limits: this.#policy.limits });
   }
 
   /** Ends those that wait. Those that were taken live on. */

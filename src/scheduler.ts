@@ -82,20 +82,24 @@ export class Scheduler {
     return { ...this.#used, waiting };
   }
 
+  /** Throws `SchedulerRefused` where so many could never be alive at a time, whoever else is: who waits for all of them would wait for ever. */
+  mustHold(count: number, { name, limits }: Pick<Request, "name" | "limits">): void {
+    const cost: Amounts = {
+      starts: 0,
+      actors: count,
+      memory: count * limits.memory,
+      processes: count * limits.processes,
+    };
+    this.#mustFit(name, cost);
+  }
+
   /** Waits for its turn. Rejects with `SchedulerRefused` what would never fit, or would wait in a full queue; with the signal's reason. */
   async enter({ name, limits, priority = "normal", signal }: Request): Promise<Place> {
     signal?.throwIfAborted();
     if (!PRIORITIES.includes(priority))
       throw new TypeError(`Cannot start ${name} with priority ${priority}: expected one of ${PRIORITIES.join(", ")}`);
     const cost: Amounts = { starts: 1, actors: 1, memory: limits.memory, processes: limits.processes };
-    const never = BUDGETS.find((budget) => cost[budget] > this.#most[budget]);
-    if (never !== undefined) {
-      const [asked, most] = [cost[never], this.#most[never]];
-      throw new SchedulerRefused(
-        `Cannot start ${name}: ${amountOf(never, asked)} is more than the ${inWords(never, most)} of all`,
-        never,
-      );
-    }
+    this.#mustFit(name, cost);
     const ahead = PRIORITIES.slice(0, PRIORITIES.indexOf(priority) + 1);
     const full = this.#full(cost);
     if (full === undefined && ahead.every((each) => this.#waiting[each].size === 0)) return this.#take(cost);
@@ -105,6 +109,16 @@ export class Scheduler {
       throw new SchedulerRefused(`Cannot start ${name}: ${taken}, and ${this.#queue} wait already`, reason);
     }
     return this.#wait(cost, priority, signal);
+  }
+
+  #mustFit(name: string, cost: Amounts): void {
+    const never = BUDGETS.find((budget) => cost[budget] > this.#most[budget]);
+    if (never === undefined) return;
+    const [asked, most] = [cost[never], this.#most[never]];
+    throw new SchedulerRefused(
+      `Cannot start ${name}: ${amountOf(never, asked)} is more than the ${inWords(never, most)} of all`,
+      never,
+    );
   }
 
   #wait(cost: Amounts, priority: Priority, signal: AbortSignal | undefined): Promise<Place> {

@@ -47,6 +47,8 @@ export type SupervisorEvent =
   | { readonly kind: "failed"; readonly id: string; readonly error: unknown }
   /** @property asked whether the supervisor ended it */
   | { readonly kind: "ended"; readonly id: string; readonly exit: ChildExit; readonly asked: boolean }
+  /** The supervisor was to end it, and its `kill()` threw. If it has not ended 5 s later, the supervisor goes on without it, and no `ended` follows. */
+  | { readonly kind: "not killed"; readonly id: string; readonly error: unknown }
   /** Because of `id`, these are ended, where they run, and started again after the delay. */
   | {
       readonly kind: "restarting";

@@ -8,7 +8,7 @@ import { Intensity } from "./intensity.ts";
 import { KILL, type Killer } from "./killer.ts";
 import { concerned } from "./strategy.ts";
 import { checkSupervision, type Rules, type SupervisorEvent, type SupervisorOptions } from "./supervision.ts";
-import { Ward } from "./ward.ts";
+import { type Ending, Ward } from "./ward.ts";
 
 /** The children that are known from the specifications, by their ids. */
 export type ChildrenOf<Specs extends readonly ChildSpec[]> = {
@@ -29,7 +29,7 @@ export interface ChildStatus {
 /**
  * Starts children, one after the other, and starts them again when they end, as their specifications say.
  *
- * Rejects with `ChildNotStarted` when one of them does not start; those that did are ended by then.
+ * Rejects with `ChildNotStarted` when one of them does not start, and with the signal's reason when that gave it up; those that did are ended by then.
  *
  * @example
  * await using supervisor = await supervise({
@@ -58,7 +58,7 @@ export async function startSupervisor<Children>(
   const abort = () => supervisor[KILL]("signal");
   options.signal?.addEventListener("abort", abort);
   void supervisor.exited.then(() => options.signal?.removeEventListener("abort", abort));
-  await supervisor.begin(specs);
+  await supervisor.begin(specs, options.signal);
   return supervisor;
 }
 
@@ -67,7 +67,7 @@ const STEADY_MS = 1000;
 
 /** Takes care of children. It is one itself: a supervisor of supervisors is a tree. */
 export class Supervisor<Children = Record<string, Child>> implements Child, AsyncDisposable {
-  /** Settles once, when the supervisor has ended and none of its children is left. Never rejects. */
+  /** Settles once, when the supervisor has ended and none of its children is left, save what its `kill()` threw for. Never rejects. */
   readonly exited: Promise<SupervisorExit>;
   readonly #rules: Rules;
   readonly #clock: Clock;
@@ -99,16 +99,17 @@ export class Supervisor<Children = Record<string, Child>> implements Child, Asyn
   }
 
   /** Starts the first children: called once, by `supervise`. */
-  async begin(specs: readonly CheckedSpec[]): Promise<void> {
+  async begin(specs: readonly CheckedSpec[], signal: AbortSignal | undefined): Promise<void> {
     try {
       await this.#inTurn(async () => {
         for (const spec of specs) this.#add(spec);
         for (const ward of this.#wards.values()) await this.#startFirst(ward);
       });
     } catch (error) {
+      const thrown = signal?.aborted ? signal.reason : error; // by then: a start that was given up says only that it was
       this.disconnect();
       await this.exited;
-      throw error;
+      throw thrown;
     }
   }
 
@@ -147,11 +148,16 @@ export class Supervisor<Children = Record<string, Child>> implements Child, Asyn
     });
   }
 
-  /** Ends a child, as its specification says, and does not start it again; what is temporary is forgotten. A restart of all starts it, too. */
+  /**
+   * Ends a child, as its specification says, and does not start it again; what is temporary is forgotten. A restart of all starts it, too. Rejects when
+   * its `kill()` threw and it lives on: then the supervisor has no part in it any more.
+   */
   terminateChild(id: string): Promise<void> {
     return this.#inTurn(async () => {
       this.#live("terminate", id);
-      await this.#end(this.#find("terminate", id));
+      const ending = await this.#end(this.#find("terminate", id));
+      if (ending !== undefined && "refusal" in ending)
+        throw new Error(`Cannot terminate child ${id}: its kill() threw, and it lives on`, { cause: ending.refusal });
     });
   }
 
@@ -310,11 +316,14 @@ export class Supervisor<Children = Record<string, Child>> implements Child, Asyn
   }
 
   /** Ends a child, if it runs, and starts it no more. */
-  async #end(ward: Ward): Promise<void> {
+  async #end(ward: Ward): Promise<Ending | undefined> {
+    const { id, restart } = ward.spec;
     ward.retry = undefined;
-    const end = await ward.end(this.#hurry.signal);
-    if (end !== undefined) this.#feed.tell({ kind: "ended", id: ward.spec.id, ...end });
-    if (ward.spec.restart === "temporary") this.#forget(ward);
+    const tell = (error: unknown) => this.#feed.tell({ kind: "not killed", id, error });
+    const ending = await ward.end(this.#hurry.signal, tell);
+    if (ending !== undefined && "exit" in ending) this.#feed.tell({ kind: "ended", id, ...ending });
+    if (restart === "temporary") this.#forget(ward);
+    return ending;
   }
 
   #stop(exit: SupervisorExit): void {

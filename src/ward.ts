@@ -13,6 +13,12 @@ interface Life {
   over: boolean;
 }
 
+/** What came of an end: how it ended, and whether it did because of that; or what its `kill()` threw, if it lives on. */
+export type Ending = { readonly exit: ChildExit; readonly asked: boolean } | { readonly refusal: unknown };
+
+/** How long what could not be killed is waited for. */
+const GRACE_MS = 5000;
+
 export class Ward {
   readonly spec: CheckedSpec;
   /** Which restart to come it waits for, where it does; several wait for one. */
@@ -85,20 +91,39 @@ export class Ward {
     return this.#backoff.next();
   }
 
-  /** Ends what runs, as its specification says, or at once when `hurry` is aborted. @returns how it ended, and whether it did because of this */
-  async end(hurry: AbortSignal): Promise<{ readonly exit: ChildExit; readonly asked: boolean } | undefined> {
+  /**
+   * Ends what runs, as its specification says, or at once when `hurry` is aborted. What can be killed by nobody is given up after a while.
+   *
+   * @param onRefusal is told what its `kill()` throws
+   */
+  async end(hurry: AbortSignal, onRefusal: (error: unknown) => void): Promise<Ending | undefined> {
     const life = this.#life;
     if (life === undefined) return undefined;
     const asked = !life.over;
-    if (asked && !(await this.#leaves(life, hurry))) killAs(life.child, "supervisor");
-    const exit = await life.ended;
+    const byItself = !asked || (await this.#leaves(life, hurry));
+    const ending = byItself ? { exit: await life.ended, asked } : await this.#killed(life, onRefusal);
     this.lost();
-    return { exit, asked };
+    return ending;
   }
 
-  /** Ends what runs at once. `end()` is to be awaited still. */
+  /** Ends what runs at once. `end()` is to be awaited still: it tries again where that fails, and tells. */
   kill(): void {
-    if (this.#life !== undefined) killAs(this.#life.child, "supervisor");
+    if (this.#life !== undefined) Promise.try(killAs, this.#life.child, "supervisor").catch(() => {});
+  }
+
+  async #killed(life: Life, onRefusal: (error: unknown) => void): Promise<Ending> {
+    const { promise, resolve } = Promise.withResolvers<Ending>();
+    let cancel = () => {};
+    void life.ended.then((exit) => {
+      cancel();
+      resolve({ exit, asked: true });
+    });
+    Promise.try(killAs, life.child, "supervisor").catch((refusal) => {
+      if (life.over) return;
+      onRefusal(refusal);
+      cancel = this.#clock.after(GRACE_MS, () => resolve({ refusal }));
+    });
+    return await promise;
   }
 
   /** Whether it ends by being asked, within its time. */

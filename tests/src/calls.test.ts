@@ -1,7 +1,9 @@
-import { afterEach, describe, expect, test } from "bun:test";
+import { afterEach, describe, expect, spyOn, test } from "bun:test";
 import type { CallOptions } from "../../src/calls.ts";
 import { LimitExceeded, SchemaMismatch } from "../../src/error.ts";
-import { CALL, CANCEL, cleanUp, frame, link, payload, RESULT, refusal, Script, THREW, u32 } from "./wire.ts";
+import { SystemError } from "../../syscalls/error.ts";
+import { ERRNO } from "../../syscalls/linux/numbers.ts";
+import { CALL, CANCEL, cleanUp, frame, link, payload, RESULT, refusal, Script, THREW, Token, u32 } from "./wire.ts";
 
 afterEach(cleanUp);
 
@@ -24,6 +26,25 @@ describe("call()", () => {
     expect(await refusal(host.call("now", []))).toMatchObject({ name: "TypeError", message: "now" });
     expect(await refusal(host.call("later", []))).toMatchObject({ name: "RangeError", message: "later" });
     expect(await refusal(host.call("odd", []))).toEqual({ odd: true });
+  });
+
+  test("rejects with what the kernel says where it sends no descriptors of the answer, and the next one comes", async () => {
+    const token = new Token("t");
+    const onCall = (name: string) => {
+      if (name === "later") return Promise.resolve(token);
+      if (name === "thrown") throw { token };
+      return token;
+    };
+    const { host, lanes } = await link({}, { hooks: { onCall } });
+    for (const name of ["now", "later", "thrown"]) {
+      const send = spyOn(lanes[1], "send").mockImplementationOnce(() => {
+        throw new SystemError("sendmsg", ERRNO.ETOOMANYREFS);
+      });
+      const error = { name: "SystemError", code: "ETOOMANYREFS", message: "ETOOMANYREFS: sendmsg" };
+      expect(await refusal(host.call(name, []))).toMatchObject(error);
+      send.mockRestore();
+      expect(await host.call("now", [])).toBe(token);
+    }
   });
 
   test("rejects with a TypeError where the result, or what was thrown, cannot be sent", async () => {

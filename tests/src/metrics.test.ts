@@ -118,6 +118,15 @@ describe("meterMetrics()", () => {
     expect(await values("caisson.actor.calls.pending")).toEqual({ "actor a": 0 });
   });
 
+  test("tells what one in a reserve used when somebody has taken it, and not before", async () => {
+    using _ = meterMetrics(meter());
+    using one = new Made("kept", { state: "parked", ...usage({ userMs: 1000, memoryBytes: 4096 }) });
+    expect(await values("caisson.actor.memory.usage")).toEqual({ "actor kept": 4096 });
+    expect(await values("caisson.actor.cpu.time")).toEqual({ "actor kept user": 0, "actor kept system": 0 });
+    one.now = { ...one.now, state: "running" };
+    expect(await values("caisson.actor.cpu.time")).toEqual({ "actor kept user": 1, "actor kept system": 0 });
+  });
+
   test("counts one that leaves while others are looked at once", async () => {
     using _ = meterMetrics(meter());
     const first = new Made("a", { denials: 1 });

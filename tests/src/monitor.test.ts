@@ -1,5 +1,6 @@
 // Links and monitors: by children that are nothing but their ends, and by actors and programs.
 import { describe, expect, test } from "bun:test";
+import { once } from "node:events";
 import { exec, link, monitor, spawn } from "../../src/index.ts";
 import { testBox } from "./box.ts";
 import { Player, quiet, Troupe } from "./troupe.ts";
@@ -59,6 +60,19 @@ describe("link", () => {
     expect(b.alive).toBeTrue();
   });
 
+  test.each([
+    ["throws", () => assertNever()],
+    ["rejects", async () => assertNever()],
+  ])("what a kill() %s is a warning of this process, and no error that ends it", async (_, kill) => {
+    const [a, b] = players();
+    const warned = once(process, "warning");
+    link(a, { exited: b.exited, kill });
+    a.crash();
+    const [warning] = await warned;
+    expect(warning.message).toContain("Cannot kill what was linked with one that ended: Error: It cannot be killed");
+    expect(b.alive).toBeTrue();
+  });
+
   test("throws for what is no child, and for one with itself", () => {
     const [a] = players();
     expect(() => link(a, {} as never)).toThrow(TypeError);
@@ -80,6 +94,10 @@ describe("link", () => {
     }
   });
 });
+
+function assertNever(): never {
+  throw new Error("It cannot be killed");
+}
 
 describe("monitor", () => {
   test("gives how a child ended, again where it has already", async () => {

@@ -3,7 +3,16 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import Type from "typebox";
-import { ActorExit, LimitExceeded, type PoolOptions, pool, reserve, SchemaMismatch } from "../../src/index.ts";
+import {
+  ActorExit,
+  LimitExceeded,
+  type PoolOptions,
+  pool,
+  reserve,
+  Scheduler,
+  SchemaMismatch,
+  spawn,
+} from "../../src/index.ts";
 
 type Pooled = typeof import("./fixtures/pooled.ts");
 const module = new URL("fixtures/pooled.ts", import.meta.url);
@@ -19,6 +28,18 @@ async function until(isSo: () => boolean): Promise<void> {
 }
 
 describe("pool()", () => {
+  test("rejects with SchedulerRefused for more than could ever be alive at a time, and starts none", async () => {
+    const scheduler = new Scheduler({ actors: 1 });
+    const refused = { name: "SchedulerRefused", full: "actors" };
+    expect(await rejection(start({ size: 2, scheduler }))).toMatchObject(refused);
+    expect(scheduler.load).toMatchObject({ starts: 0, actors: 0, waiting: 0 });
+    await using kept = await reserve({ size: 1, scheduler });
+    expect(await rejection(start({ size: 2, reserve: kept }))).toMatchObject(refused);
+    expect(kept.ready).toBe(1);
+    await using actors = await start({ size: 1, reserve: kept });
+    expect(await actors.call.add(1, 2)).toBe(3);
+  });
+
   test("spreads calls to the least busy", async () => {
     await using actors = await start({ size: 2, concurrency: 2 });
     const controller = new AbortController();
@@ -141,6 +162,38 @@ describe("pool()", () => {
     expect(await rejection(start({ size: 1, memoryGrowth: "1", calls: 1 }))).toBeInstanceOf(RangeError);
   });
 
+  test.each<[string, unknown, typeof TypeError]>([
+    ["memoryGrowthBytes", Number.NaN, RangeError],
+    ["memoryGrowthBytes", -1, RangeError],
+    ["memoryGrowthBytes", 1.5, RangeError],
+    ["memoryGrowthBytes", Number.POSITIVE_INFINITY, RangeError],
+    ["memoryGrowthBytes", "64 MiB", TypeError],
+    ["loadTimeoutMs", Number.NaN, RangeError],
+    ["loadTimeoutMs", -1, RangeError],
+    ["loadTimeoutMs", 2 ** 31, RangeError],
+    ["loadTimeoutMs", Number.POSITIVE_INFINITY, RangeError],
+    ["loadTimeoutMs", "5 s", TypeError],
+  ])("throws for %s of %p, and starts nobody", async (key, value, expected) => {
+    const scheduler = new Scheduler();
+    let asked = 0;
+    scheduler.enter = () => Promise.reject(new Error(`${++asked} were to start`));
+    expect(await rejection(start({ size: 1, scheduler, [key]: value }))).toBeInstanceOf(expected);
+    expect(asked).toBe(0);
+  });
+
+  test("memoryGrowthBytes is the same as memoryGrowth, and loadTimeoutMs holds for its actors", async () => {
+    await using actors = await start({ size: 1, memoryGrowthBytes: 32 * 2 ** 20 });
+    const [first] = actors.actors;
+    await actors.call.add(1, 1);
+    await actors.call.grow(64 * 2 ** 20);
+    expect(await first!.exited).toEqual({ reason: "killed", by: "pool" });
+    const hangs = new URL("fixtures/hangs.ts", import.meta.url);
+    await using ready = await reserve({ size: 1 });
+    for (const from of [{}, { reserve: ready }])
+      for (const loadTimeoutMs of [0, 50])
+        expect(await rejection(pool(hangs, { size: 1, loadTimeoutMs, ...from }))).toMatchObject({ limit: "loadTime" });
+  });
+
   test("rejects what waits when no actor can be had any more", async () => {
     const directory = mkdtempSync(join(tmpdir(), "caisson-test-"));
     using _removed = { [Symbol.dispose]: () => rmSync(directory, { recursive: true }) };
@@ -150,9 +203,26 @@ describe("pool()", () => {
     const [left, waited] = [rejection(actors.call.leave()), rejection(actors.call.leave())];
     expect(await left).toBeInstanceOf(ActorExit);
     expect((await waited).message).toBe("no more");
+    // Nobody is there, so each of these waits for a start, and each start fails.
+    for (let round = 0; round < 2; round++) expect((await rejection(actors.call.leave())).message).toBe("no more");
     await Bun.write(`${directory}/fickle.ts`, "export const leave = () => process.exit(2);");
     await until(() => actors.actors.length === 1);
     expect((await rejection(actors.call.leave())).exit).toEqual({ reason: "returned", code: 2 });
+  });
+
+  test("rejects what waits then also while one that takes no more calls lives on", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "caisson-test-"));
+    using _removed = { [Symbol.dispose]: () => rmSync(directory, { recursive: true }) };
+    const code = "export const one = () => 1; export const hang = () => new Promise(() => {});";
+    await Bun.write(`${directory}/fickle.ts`, code);
+    const options = { size: 1, concurrency: 2, calls: 2 };
+    await using actors = await pool<{ one(): number; hang(): Promise<never> }>(`${directory}/fickle.ts`, options);
+    await Bun.write(`${directory}/fickle.ts`, "throw new Error('no more');");
+    const hung = rejection(actors.call.hang());
+    expect(await actors.call.one()).toBe(1);
+    expect((await rejection(actors.call.one())).message).toBe("no more");
+    actors.kill();
+    expect(await hung).toBeInstanceOf(ActorExit);
   });
 
   test("a call that never ends does not keep an actor that has had its calls from being replaced", async () => {
@@ -166,11 +236,69 @@ describe("pool()", () => {
     expect(await hung).toBeInstanceOf(ActorExit);
   });
 
+  test("one that could not be replaced for want of room is when another goes", async () => {
+    await using actors = await start({ size: 1, concurrency: 2, calls: 3 });
+    const [first] = actors.actors;
+    const held = actors.call.hold();
+    for (let round = 0; round < 2; round++) await actors.call.add(1, 1);
+    const hung = rejection(actors.call.hang());
+    for (let round = 0; round < 2; round++) await actors.call.add(1, 1);
+    // Both have had their calls, and one is pending at each: nobody has room, and there are two already.
+    const waiting = actors.call.whoami();
+    expect([actors.actors.length, actors.waiting]).toEqual([2, 1]);
+    await first!.call.release();
+    await held;
+    expect((await waiting).calls).toBe(1);
+    expect(await first!.exited).toEqual({ reason: "killed", by: "pool" });
+    actors.kill();
+    expect(await hung).toBeInstanceOf(ActorExit);
+  });
+
+  test("one that had all its calls before it had as many at a time as it may is replaced for those that wait", async () => {
+    await using actors = await start({ size: 1, concurrency: 3, calls: 2 });
+    const hung = [1, 2].map(() => rejection(actors.call.hang()));
+    expect((await actors.call.whoami()).calls).toBe(1);
+    expect(actors.actors).toHaveLength(2);
+    actors.kill();
+    for (const error of await Promise.all(hung)) expect(error).toBeInstanceOf(ActorExit);
+  });
+
+  test("has twice its size at most, however many calls never end", async () => {
+    await using actors = await start({ size: 1, concurrency: 2, calls: 2 });
+    const hung: Promise<unknown>[] = [];
+    for (let round = 0; round < 2; round++) {
+      hung.push(rejection(actors.call.hang()));
+      await actors.call.whoami();
+    }
+    const waiting = rejection(actors.call.whoami());
+    // One more would have started by the time that others have, one after the other.
+    for (let round = 0; round < 3; round++) await (await spawn(module))[Symbol.asyncDispose]();
+    expect([actors.actors.length, actors.waiting]).toEqual([2, 1]);
+    actors.kill();
+    for (const error of await Promise.all(hung)) expect(error).toBeInstanceOf(ActorExit);
+    expect((await waiting).message).toBe("The pool is closed");
+  });
+
+  test("a call that was answered leaves no timer that would keep the host, and no listener", async () => {
+    const script = `
+      import { getEventListeners } from "node:events";
+      import { pool } from "${join(import.meta.dir, "../../src/index.ts")}";
+      const { signal } = new AbortController();
+      const actors = await pool("${module.pathname}", { size: 1 });
+      console.log(await actors.call({ timeoutMs: 2 ** 31 - 1, signal }).add(1, 2), getEventListeners(signal, "abort").length);
+      await actors[Symbol.asyncDispose]();`;
+    const host = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe", stderr: "pipe" });
+    expect([await host.stdout.text(), await host.stderr.text()]).toEqual(["3 0\n", ""]);
+    expect(await host.exited).toBe(0);
+  });
+
   test("takes its actors from a reserve, which then has its sandbox", async () => {
     await using ready = await reserve({ size: 1, sandbox: { env: { FROM: "reserve" } } });
     await using actors = await start({ size: 2, calls: 1, reserve: ready });
     for (let round = 0; round < 4; round++) expect((await actors.call.remains()).env).toEqual({ FROM: "reserve" });
     expect(await rejection(start({ size: 1, reserve: ready, sandbox: {} }))).toBeInstanceOf(TypeError);
+    await using warned = await start({ size: 1, reserve: ready, priority: "high", onMemoryWarning: () => {} });
+    expect(await warned.call.add(1, 2)).toBe(3);
   });
 
   test("the end of an await using ends all, and what is called then rejects", async () => {

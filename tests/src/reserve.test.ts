@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
@@ -52,6 +52,17 @@ describe("reserve()", () => {
     await using third = await kept.spawn<Pooled>(module);
     expect([first.pid, second.pid]).not.toContain(third.pid);
     expect(third).toBeInstanceOf(Actor);
+  });
+
+  test("gives away who came last, for it is the warmest", async () => {
+    await using kept = await reserve({ size: 2 });
+    const parked = async () => [...(await inspections()).values()].filter(({ state }) => state === "parked");
+    const before = (await parked()).map(({ pid }) => pid);
+    await using _first = await kept.spawn<Pooled>(module);
+    await full(kept, 2);
+    const last = (await parked()).filter(({ pid }) => !before.includes(pid));
+    await using second = await kept.spawn<Pooled>(module);
+    expect(last.map(({ pid }) => pid)).toEqual([second.pid]);
   });
 
   test("starts a new one where none is ready", async () => {
@@ -137,6 +148,75 @@ describe("reserve()", () => {
     expect(await actor.exited).toEqual({ reason: "limit", limit: "wallTime" });
   });
 
+  test("what its scheduler refuses is tried again, until it is not", async () => {
+    const scheduler = new Scheduler({ actors: 2, queue: 0 });
+    let refused = 0;
+    const enter = scheduler.enter.bind(scheduler);
+    scheduler.enter = (request) => {
+      const entered = enter(request);
+      entered.catch(() => refused++);
+      return entered;
+    };
+    await using kept = await reserve({ size: 1, scheduler });
+    await using _first = await kept.spawn<Pooled>(module);
+    await full(kept, 1);
+    const second = await kept.spawn<Pooled>(module);
+    while (refused < 2) await new Promise((resolve) => setTimeout(resolve, 1));
+    expect(kept.ready).toBe(0);
+    await second[Symbol.asyncDispose]();
+    await full(kept, 1);
+  });
+
+  test("rejects with SchedulerRefused for more than could ever be alive at a time, and makes none", async () => {
+    for (const [most, full] of [
+      [{ actors: 1 }, "actors"],
+      [{ memory: "127 MiB" }, "memory"],
+    ] as const) {
+      const scheduler = new Scheduler(most);
+      const sandbox = { limits: { memory: "64 MiB" } };
+      expect(await rejection(reserve({ size: 2, scheduler, sandbox }))).toMatchObject({
+        name: "SchedulerRefused",
+        full,
+      });
+      expect(scheduler.load).toMatchObject({ starts: 0, actors: 0, waiting: 0 });
+    }
+  });
+
+  test("takes a relative path for what it means by then", async () => {
+    const places = [1, 2].map(() => realpathSync(mkdtempSync(join(tmpdir(), "caisson-reserve-"))));
+    for (const place of places) {
+      writeFileSync(join(place, "same.ts"), `export const where = () => ${JSON.stringify(place)};`);
+    }
+    await using kept = await reserve({ size: 1 });
+    const before = process.cwd();
+    try {
+      for (const place of places) {
+        process.chdir(place);
+        await full(kept, 1);
+        await using actor = await kept.spawn<{ where(): string }>("./same.ts");
+        expect(await actor.call.where()).toBe(place);
+      }
+    } finally {
+      process.chdir(before);
+      for (const place of places) rmSync(place, { recursive: true });
+    }
+  });
+
+  test("makes them behind whoever else wants to start", async () => {
+    const scheduler = new Scheduler({ starts: 1 });
+    const limits = { memory: 1, processes: 1 };
+    const place = await scheduler.enter({ name: "first", limits });
+    const making = reserve({ size: 1, scheduler });
+    while (scheduler.load.waiting < 1) await new Promise((resolve) => setTimeout(resolve, 1));
+    const other = scheduler.enter({ name: "other", limits });
+    place.leave();
+    const taken = await other;
+    expect(scheduler.load.waiting).toBe(1);
+    taken.leave();
+    await using kept = await making;
+    expect(kept.ready).toBe(1);
+  });
+
   test("keeps within its scheduler, which has all back at the end", async () => {
     const scheduler = new Scheduler({ actors: 3, queue: 0 });
     const kept = await reserve({ size: 3, scheduler });
@@ -206,8 +286,45 @@ describe("reserve()", () => {
     }
   });
 
+  test("refuses what holds for all of it, whether one is ready or not: it would be kept in one of the two alone", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "caisson-test-"));
+    using _removed = { [Symbol.dispose]: () => rmSync(directory, { recursive: true }) };
+    const file = join(directory, "one.txt");
+    await Bun.write(file, "one");
+    const said = {
+      sandbox: {},
+      within: {},
+      stdout: "ignore",
+      stderr: "ignore",
+      sources: [directory],
+      scheduler: new Scheduler(),
+      observe: true,
+    };
+    await using kept = await reserve({ size: 1, sandbox: { read: [directory] } });
+    const refuses = async () => {
+      for (const [key, value] of Object.entries(said)) {
+        const error = await rejection(kept.spawn(module, { [key]: value }));
+        expect(error).toBeInstanceOf(TypeError);
+        expect(error.message).toBe(`Cannot use ${key} with a reserve: that is said to reserve(), once for all`);
+      }
+    };
+    await refuses();
+    expect(kept.ready).toBe(1);
+    // A key without a value says nothing: it is not taken for an empty sandbox.
+    await using warm = await kept.spawn<typeof Observed>(observed, { sandbox: undefined } as object);
+    expect(kept.ready).toBe(0);
+    await refuses();
+    await using cold = await kept.spawn<typeof Observed>(observed, { sandbox: undefined } as object);
+    expect([await warm.call.read(file), await cold.call.read(file)]).toEqual(["done", "done"]);
+  });
+
   test("throws at once for what cannot be", async () => {
     for (const size of [0, 1.5, Number.NaN]) expect(await rejection(reserve({ size }))).toBeInstanceOf(RangeError);
+    await using kept = await reserve({ size: 1 });
+    for (const loadTimeoutMs of [Number.POSITIVE_INFINITY, Number.NaN, -1, 2 ** 31])
+      expect(await rejection(kept.spawn(module, { loadTimeoutMs }))).toBeInstanceOf(RangeError);
+    expect(await rejection(kept.spawn(module, { loadTimeoutMs: "5 s" } as never))).toBeInstanceOf(TypeError);
+    expect(kept.ready).toBe(1);
   });
 });
 

@@ -1,4 +1,6 @@
 import { describe, expect, test } from "bun:test";
+import { getEventListeners } from "node:events";
+import { availableParallelism } from "node:os";
 import { Scheduler, SchedulerRefused, spawn } from "../../src/index.ts";
 import type { Place, Priority } from "../../src/scheduler.ts";
 
@@ -14,6 +16,15 @@ const request = (
 });
 /** Lets all that has been resolved go on. */
 const settled = () => new Promise((resolve) => setImmediate(resolve));
+
+function caught(act: () => void): unknown {
+  try {
+    act();
+    return undefined;
+  } catch (error) {
+    return error;
+  }
+}
 
 /** Asks for places, and notes who got one. */
 function asking(scheduler: Scheduler) {
@@ -62,6 +73,9 @@ describe("Scheduler.enter()", () => {
     await settled();
     expect(admitted).toEqual(["large"]);
     expect(scheduler.load).toMatchObject({ actors: 1, memory: 64 * MIB, waiting: 2 });
+    places.get("large")!.settled();
+    await settled();
+    expect(admitted).toEqual(["large"]); // there would be room for the small one, which passes nobody
     places.get("large")!.leave();
     await Promise.all(all);
     expect(admitted).toEqual(["large", "next", "small"]);
@@ -71,6 +85,35 @@ describe("Scheduler.enter()", () => {
       place.leave();
     }
     expect(scheduler.load).toEqual({ starts: 0, actors: 0, memory: 0, processes: 0, waiting: 0 });
+  });
+
+  test("lets twice as many start at a time as there are processors, where nothing is said", async () => {
+    const { admitted, places, ask } = asking(new Scheduler());
+    const most = 2 * availableParallelism();
+    const all = Array.from({ length: most + 1 }, (_, index) => ask(`${index}`));
+    await settled();
+    expect(admitted).toHaveLength(most);
+    places.get("0")!.settled();
+    await Promise.all(all);
+    expect(admitted).toHaveLength(most + 1);
+  });
+
+  test("rejects with the reason of a signal that was aborted before, and takes nothing", async () => {
+    const scheduler = new Scheduler();
+    const signal = AbortSignal.abort(new Error("too late"));
+    expect((await scheduler.enter(request("a", { signal })).catch((thrown) => thrown)).message).toBe("too late");
+    expect(scheduler.load).toEqual({ starts: 0, actors: 0, memory: 0, processes: 0, waiting: 0 });
+  });
+
+  test("listens to a signal for as long as who has it waits", async () => {
+    const { places, ask } = asking(new Scheduler({ actors: 1 }));
+    const { signal } = new AbortController();
+    await ask("first");
+    const waiting = ask("second", { signal });
+    expect(getEventListeners(signal, "abort")).toHaveLength(1);
+    places.get("first")!.leave();
+    await waiting;
+    expect(getEventListeners(signal, "abort")).toHaveLength(0);
   });
 
   test("rejects with SchedulerRefused what would never fit, saying what is full", async () => {
@@ -157,5 +200,26 @@ describe("spawn() with a scheduler", () => {
     expect(await actor.call.add(2, 2)).toBe(4);
     controller.abort();
     expect(await hanging.catch((error) => error.exit)).toEqual({ reason: "killed", by: "signal" });
+  });
+});
+
+describe("Scheduler.mustHold()", () => {
+  const pair = (scheduler: Scheduler) => () => scheduler.mustHold(2, request("two of them"));
+
+  test.each([
+    [{ actors: 1 }, "actors", "2 is more than the 1 actors of all"],
+    [{ memory: "127 MiB" }, "memory", "128 MiB is more than the 127 MiB of memory of all"],
+    [{ processes: 1 }, "processes", "2 is more than the 1 processes of all"],
+  ] as const)("throws SchedulerRefused for so many that could never be alive at a time: %j", (most, full, why) => {
+    const error = caught(pair(new Scheduler(most)));
+    expect(error).toBeInstanceOf(SchedulerRefused);
+    expect(error).toMatchObject({ full, message: `Cannot start two of them: ${why}` });
+  });
+
+  test("says nothing of what may have to wait: for who is alive now, and to start one after the other", async () => {
+    const scheduler = new Scheduler({ starts: 1, actors: 2, memory: "128 MiB", processes: 2, queue: 0 });
+    await scheduler.enter(request("one of others"));
+    expect(pair(scheduler)).not.toThrow();
+    expect(scheduler.load).toMatchObject({ starts: 1, actors: 1, waiting: 0 });
   });
 });

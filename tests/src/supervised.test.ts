@@ -91,6 +91,36 @@ describe("actors", () => {
   });
 });
 
+test("of an actor whose kill() throws is told; its neighbours are ended, and who hears of it ends it otherwise", async () => {
+  const before = holdings();
+  const locked = async (signal: AbortSignal) => {
+    const { exited, pid } = await actor(signal);
+    const kill = () => {
+      throw new Error("Not by this");
+    };
+    return { exited, kill, pid };
+  };
+  const supervisor = await supervise({
+    children: [
+      { id: "first", start: actor },
+      { id: "locked", start: locked, shutdown: "brutal_kill" },
+      { id: "last", start: actor },
+    ],
+  });
+  const { pid } = supervisor.child("locked")!;
+  const ended: string[] = [];
+  const reading = (async () => {
+    for await (const event of supervisor.events) {
+      if (event.kind === "not killed") process.kill(pid, "SIGKILL");
+      if (event.kind === "ended") ended.push(`${event.id}: ${event.exit.reason}`);
+    }
+  })();
+  expect(await supervisor.shutdown()).toEqual({ reason: "shutdown", because: "asked" });
+  await reading;
+  expect(ended).toEqual(["last: host gone", "locked: signal", "first: host gone"]);
+  await settled(before);
+});
+
 describe("programs", () => {
   testBox("are asked to end by SIGTERM, and killed where they mind none", async () => {
     const supervisor = await supervise({
@@ -127,6 +157,20 @@ describe("programs", () => {
     await until(() => status().restarts >= 30);
     // Those that are there in passing, and two of the three streams of the one that ended last.
     expect(openDescriptors()).toBeLessThan(before + 27);
+  });
+
+  testBox("that nobody reads give the last descriptors back when the supervisor ends", async () => {
+    const streams = { stdin: "pipe", stdout: "pipe", stderr: "pipe" } as const;
+    const children = Array.from({ length: 8 }, (_, index) => ({
+      id: `${index}`,
+      start: (signal: AbortSignal) => exec(["sleep", "1000"], { signal, ...streams }),
+    }));
+    await (await supervise({ children })).shutdown();
+    const before = openDescriptors();
+    const supervisor = await supervise({ children });
+    expect(openDescriptors()).toBeGreaterThan(before + 8);
+    await supervisor.shutdown();
+    await until(() => openDescriptors() <= before);
   });
 });
 

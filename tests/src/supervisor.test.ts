@@ -1,5 +1,6 @@
 // Supervisors, by children that are nothing but their ends, and a clock that is moved by hand.
 import { describe, expect, test } from "bun:test";
+import { getEventListeners } from "node:events";
 import type { Child } from "../../src/child.ts";
 import { ChildNotStarted, type ChildSpec, type Restart } from "../../src/childspec.ts";
 import type { Strategy } from "../../src/strategy.ts";
@@ -97,6 +98,15 @@ describe("supervise", () => {
     expect(await refusal(supervise({ children: [], signal: abort.signal }))).toMatchObject({ name: "AbortError" });
   });
 
+  test("listens to its AbortSignal for as long as it lives", async () => {
+    const { signal } = new AbortController();
+    const { supervisor } = await stage((troupe) => troupe.specs("a"), { signal });
+    expect(getEventListeners(signal, "abort")).toHaveLength(1);
+    await supervisor.shutdown();
+    await quiet();
+    expect(getEventListeners(signal, "abort")).toHaveLength(0);
+  });
+
   test("a start that is under way is given up by kill(), and what it brings is ended", async () => {
     const troupe = new Troupe();
     const asked = Promise.withResolvers<AbortSignal>();
@@ -115,11 +125,28 @@ describe("supervise", () => {
       new HandClock(),
     );
     const signal = await asked.promise;
-    abort.abort();
+    abort.abort(new Error("The house is on fire"));
     expect(signal.aborted).toBeTrue();
     go.resolve();
-    expect(await refusal(starting)).toBeInstanceOf(ChildNotStarted);
+    expect(await refusal(starting)).toBe(abort.signal.reason);
     expect(troupe.told()).toBe("+a -a +s -s");
+  });
+
+  test("rejects with what a start threw, though its AbortSignal is aborted behind that", async () => {
+    const abort = new AbortController();
+    const troupe = new Troupe();
+    const brief: ChildSpec = {
+      id: "brief",
+      async start(signal) {
+        const child = (await troupe.spec("a").start(signal)) as Child;
+        void child.exited.then(() => abort.abort());
+        return child;
+      },
+    };
+    const broken: ChildSpec = { id: "broken", start: () => Promise.reject(new Error("broken")) };
+    const starting = startSupervisor({ children: [brief, broken], signal: abort.signal }, new HandClock());
+    expect(await refusal(starting)).toMatchObject({ name: "ChildNotStarted", child: "broken" });
+    expect(abort.signal.aborted).toBeTrue();
   });
 });
 
@@ -454,6 +481,21 @@ describe("shutdown", () => {
     });
   });
 
+  test("a supervisor has all the time that it takes, where nothing is said, and a worker 5 s", async () => {
+    const { troupe, clock, supervisor } = await stage((troupe) => {
+      troupe.stubborn.add("tree").add("leaf");
+      return [troupe.spec("tree", { type: "supervisor" }), troupe.spec("leaf")];
+    });
+    troupe.told();
+    const ended = supervisor.shutdown();
+    await clock.advance(5000);
+    expect(troupe.told()).toBe("?leaf -leaf ?tree");
+    await clock.advance(24 * 3600 * 1000);
+    expect(troupe.told()).toBe("");
+    supervisor.kill();
+    await ended;
+  });
+
   test("what cannot be asked is killed, and so is what throws when it is", async () => {
     let killed = 0;
     const { supervisor } = await stage(() =>
@@ -511,6 +553,96 @@ describe("shutdown", () => {
 function assertNever(): never {
   throw new Error("It cannot be asked");
 }
+
+describe("a child whose kill() throws", () => {
+  const reason = new Error("It cannot be killed");
+  const throws = (): never => {
+    throw reason;
+  };
+  /** Of three, the one between: it throws at once, or by a promise. */
+  const among = (options: Omit<SupervisorOptions, "children"> = {}, kill: () => never | Promise<never> = throws) =>
+    stage(
+      (troupe) => {
+        troupe.stubborn.add("b");
+        troupe.immortal.set("b", kill);
+        return troupe.specs("abc", { shutdown: "1 s" });
+      },
+      { ...PLENTY, ...options },
+    );
+
+  test.each([
+    ["throws", throws],
+    ["rejects", () => Promise.reject(reason)],
+  ])("is told of, and given up after 5 s; its neighbours are ended, and so is the supervisor: %s", async (_, kill) => {
+    const { troupe, clock, supervisor, events } = await among({}, kill);
+    troupe.told();
+    const ended = supervisor.shutdown();
+    await clock.advance(1000);
+    expect(events.at(-1)).toEqual({ kind: "not killed", id: "b", error: reason });
+    await clock.advance(4999);
+    expect(troupe.told()).toBe("?c -c ?b");
+    await clock.advance(1);
+    expect(await ended).toEqual({ reason: "shutdown", because: "asked" });
+    await quiet();
+    expect(troupe.told()).toBe("?a -a");
+    expect(events.slice(-2)).toMatchObject([{ kind: "ended", id: "a" }, { kind: "shutdown" }]);
+    expect(clock.waiting).toBe(0);
+  });
+
+  test("kill() does not throw, and kills those behind it at once", async () => {
+    const { troupe, clock, supervisor, events } = await among();
+    troupe.told();
+    supervisor.kill();
+    expect(troupe.told()).toBe("-a -c");
+    await clock.advance(5000);
+    expect(await supervisor.exited).toEqual({ reason: "killed", by: "kill" });
+    await quiet();
+    expect(events.filter(({ kind }) => kind === "not killed")).toHaveLength(1);
+  });
+
+  test("has ended as others have, where it ends before it is given up", async () => {
+    const { troupe, clock, supervisor, events } = await among();
+    const ended = supervisor.shutdown();
+    await clock.advance(2000);
+    troupe.the("b").crash();
+    await ended;
+    await quiet();
+    expect(events.slice(-4)).toMatchObject([
+      { kind: "not killed", id: "b" },
+      { kind: "ended", id: "b", exit: { reason: "signal" }, asked: true },
+      { kind: "ended", id: "a" },
+      { kind: "shutdown" },
+    ]);
+    expect(clock.waiting).toBe(0);
+  });
+
+  test("keeps the others from no restart, and is not taken for the new one of its id", async () => {
+    const { troupe, clock, supervisor } = await among({ strategy: "rest_for_one" });
+    const b = troupe.the("b");
+    troupe.told();
+    troupe.the("a").crash();
+    await clock.advance(6050);
+    // There cannot be two of it, as with those that find their port taken.
+    expect(troupe.told()).toBe("-a ?c -c ?b +a");
+    expect(states(supervisor)).toBe("a running, b restarting, c restarting");
+    b.return();
+    await clock.advance(1000);
+    expect(troupe.told()).toBe("-b +b +c");
+    expect(states(supervisor)).toBe("a running, b running, c running");
+  });
+
+  test("has terminateChild() reject with what it threw; it runs for the supervisor no more", async () => {
+    const { clock, supervisor } = await among();
+    const terminated = failure(supervisor.terminateChild("b"));
+    await clock.advance(6000);
+    const error = (await terminated) as Error;
+    expect(error.message).toBe("Cannot terminate child b: its kill() threw, and it lives on");
+    expect(error.cause).toBe(reason);
+    expect(states(supervisor)).toBe("a running, b stopped, c running");
+    await supervisor.deleteChild("b");
+    await supervisor.shutdown();
+  });
+});
 
 describe("autoShutdown", () => {
   const significant = (restart: "transient" | "temporary") => ({ restart, significant: true }) as const;

@@ -78,8 +78,10 @@ export class Player implements Child {
     this[KILL]("kill");
   }
 
-  [KILL](by: Killer): void {
-    this.end({ reason: "killed", by } as ChildExit);
+  [KILL](by: Killer): unknown {
+    const refuse = this.#troupe.immortal.get(this.id);
+    if (refuse !== undefined) return refuse();
+    return this.end({ reason: "killed", by } as ChildExit);
   }
 
   disconnect(): void {
@@ -96,6 +98,8 @@ export class Troupe {
   readonly failing = new Map<string, number>();
   /** Those that end only when they are killed. */
   readonly stubborn = new Set<string>();
+  /** Those that are not even ended then, and what it does instead. */
+  readonly immortal = new Map<string, () => never | Promise<never>>();
 
   spec(id: string, more: Omit<ChildSpec, "id" | "start"> = {}): ChildSpec<Player> {
     return { id, start: async () => this.#start(id), ...more };

@@ -56,6 +56,16 @@ describe("Turns", () => {
     expect(flood.served).toBe(3);
   });
 
+  test("gives one party 256 KiB of a turn, and another one what is left", async () => {
+    const turns = new Turns();
+    const [one, other] = [new Flood(turns, 10, 100 * 1024), new Flood(turns, 1, 1024)];
+    one.start();
+    other.start();
+    expect([one.served, other.served]).toEqual([2, 1]);
+    while (one.left > 0) await turn();
+    expect(one.served).toBe(10);
+  });
+
   test("passes nobody over: who got nothing comes first in the next turn", async () => {
     const turns = new Turns();
     const floods = Array.from({ length: 12 }, () => new Flood(turns, 100_000, 10));
