@@ -14,13 +14,16 @@ interface Bundle {
   readonly inputs: ReadonlyMap<string, number>;
 }
 
+/** So many are kept: a host may run any number of files, each of them once. */
+const MOST_BUNDLES = 64;
+/** Those that were used last, the latest at the end. */
 const bundles = new Map<string, Bundle>();
 /** Those that were asked for, by the same key. */
 const building = new Map<string, Promise<Bundle>>();
-const keyOf = (entry: string, scope: readonly string[]) => JSON.stringify([entry, scope]);
+const keyOf = (entry: string, scope: readonly string[]) => JSON.stringify([resolve(entry), scope]);
 
 /**
- * The text of a module with its dependencies, made once for as long as no file of it changes.
+ * The text of a module with its dependencies, made once for as long as no file of it changes and few others are asked for.
  *
  * An import names any file of the host, and its text ends up inside, so files may only come from `scope` (directories, or files) and from
  * packages. Throws SyntaxError for what does not resolve or parse, or lies elsewhere.
@@ -31,19 +34,27 @@ export async function bundle(entry: string, scope: readonly string[]): Promise<s
   if (known !== undefined) return known;
   let built = building.get(key);
   if (built === undefined) {
-    built = build(entry, scope).finally(() => building.delete(key));
+    built = build(resolve(entry), scope).finally(() => building.delete(key));
     building.set(key, built);
   }
   const made = await built;
-  bundles.set(key, made);
+  keep(key, made);
   return made.text;
+}
+
+function keep(key: string, made: Bundle): void {
+  bundles.delete(key);
+  bundles.set(key, made);
+  if (bundles.size > MOST_BUNDLES) bundles.delete(bundles.keys().next().value!);
 }
 
 /** The same at once, where it is made and no file of it has changed. */
 export function bundled(entry: string, scope: readonly string[]): string | undefined {
-  const known = bundles.get(keyOf(entry, scope));
+  const key = keyOf(entry, scope);
+  const known = bundles.get(key);
   if (known === undefined) return undefined;
   for (const [path, changed] of known.inputs) if (timeOf(path) !== changed) return undefined;
+  keep(key, known);
   return known.text;
 }
 

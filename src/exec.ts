@@ -26,6 +26,7 @@ import { Listener } from "./listener.ts";
 import { looker } from "./look.ts";
 import { bind } from "./mounts.ts";
 import { checkOptions, FLAG, FUNCTION, list, MOUNT, OBJECT, TEXT } from "./option.ts";
+import type { Pipe } from "./pipe.ts";
 import { allowanceOf, checkProcess, Launch, type Life, mustCount, Process, type ProcessOptions } from "./process.ts";
 import { enter } from "./roster.ts";
 import { parseRule } from "./rule.ts";
@@ -92,11 +93,19 @@ const MOST_OUTPUT = 16 * 2 ** 20;
  * @example await using convert = await exec(["ffmpeg", "-i", "in.avi", "out.webm"], { sandbox: { read: ["in.avi"], write: ["."] }, cwd: process.cwd() });
  */
 export async function exec(argv: readonly string[], options: ExecOptions = {}): Promise<SandboxedProcess> {
-  return await start(argv, options);
+  return (await start(argv, options)).program;
+}
+
+/** A program, with what `run` waits for. */
+interface Started {
+  readonly program: SandboxedProcess;
+  /** In milliseconds. */
+  readonly wallTime: number | undefined;
+  readonly printed: readonly Pipe[];
 }
 
 /** @param output what it may print where its limits do not say */
-async function start(argv: readonly string[], options: ExecOptions, output?: number): Promise<SandboxedProcess> {
+async function start(argv: readonly string[], options: ExecOptions, output?: number): Promise<Started> {
   const {
     sandbox = {},
     within,
@@ -141,13 +150,15 @@ async function start(argv: readonly string[], options: ExecOptions, output?: num
     using launch = new Launch(argv, process);
     const running = await platform.execute(withConsole(plan, launch), launch.plan);
     launch.started();
-    return new SandboxedProcess(running, launch, {
+    const wallTime = plan.limits?.wallTime;
+    const program = new SandboxedProcess(running, launch, {
       name,
       signal,
       onMemoryWarning: onMemoryWarning ?? container.onMemoryWarning,
-      wallTime: plan.limits?.wallTime,
+      wallTime,
       output: allowanceOf(plan.limits?.output ?? output),
     });
+    return { program, wallTime, printed: printedBy(launch) };
   }
   // What a sandbox decides is refused here, not ignored.
   for (const option of ["rlimits", "capabilities", "securebits", "noNewPrivileges", "user", "group", "groups"] as const)
@@ -180,18 +191,22 @@ async function start(argv: readonly string[], options: ExecOptions, output?: num
     ...(brokered?.prepare === undefined ? {} : { prepare: brokered.prepare }),
   });
   launch.started();
-  return new SandboxedProcess(running, launch, {
+  const { wallTime } = policy.limits;
+  const program = new SandboxedProcess(running, launch, {
     name,
     signal,
     onMemoryWarning,
-    wallTime: policy.limits.wallTime,
+    wallTime,
     output: allowanceOf(policy.limits.output ?? output),
     enforcement: running.enforcement,
     ends: ends.move(),
     denials,
     told: running.told,
   });
+  return { program, wallTime, printed: printedBy(launch) };
 }
+
+const printedBy = ({ stdout, stderr }: Launch): Pipe[] => [stdout, stderr].filter((pipe) => pipe !== undefined);
 
 /** What the program's filter hands over, and who takes it: calls that are answered here, and those that it refuses. */
 function supervisionOf(
@@ -341,21 +356,46 @@ export class SandboxedProcess extends Process {
 
 /**
  * Runs a program in a sandbox of its own to its end, and gives what it printed, 16 MiB at most where its limits do not say. As `exec`, and rejects
- * with `LimitExceeded` when a limit ended it.
+ * with `LimitExceeded` when a limit ended it, or what it started in a container still could print when its `wallTime` was over.
  *
  * @example const { stdout } = await run(["pdftotext", "-", "-"], { stdin: pdf });
  */
 export async function run(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
-  await using process = await start(argv, options, MOST_OUTPUT);
+  const started = await start(argv, options, MOST_OUTPUT);
+  await using program = started.program;
   const all = async (stream: ReadableStream<Uint8Array> | undefined) => {
     const pieces: Uint8Array[] = [];
     for await (const piece of stream ?? []) pieces.push(piece);
     return Buffer.concat(pieces);
   };
-  const [stdout, stderr] = await Promise.all([all(process.stdout), all(process.stderr)]);
-  await process.exited;
-  const { exit, exitCode, signalCode } = process;
+  using _ = boundBy(started);
+  const [stdout, stderr] = await Promise.all([all(program.stdout), all(program.stderr)]);
+  await program.exited;
+  const { exit, exitCode, signalCode } = program;
   if (exit?.reason === "limit")
     throw new LimitExceeded(`Program ${argv[0]} was ended: it reached its limit ${exit.limit}`, exit.limit);
-  return { exitCode, signal: signalCode, stdout, stderr, usage: process.usage() };
+  if (exit?.reason !== "killed" && started.printed.some(({ cut }) => cut))
+    throw new LimitExceeded(
+      `Program ${argv[0]} has ended, and what it started reached its limit wallTime: it can print still`,
+      "wallTime",
+    );
+  return { exitCode, signal: signalCode, stdout, stderr, usage: program.usage() };
+}
+
+/**
+ * Bounds how long is waited for what is printed. In a container without a PID namespace others outlive the program, and whoever of them can print would
+ * keep us waiting: until its time is over, and not at all where the program was ended.
+ */
+function boundBy({ program, wallTime, printed }: Started): Disposable {
+  const hurry = () => {
+    for (const pipe of printed) pipe.hurry();
+  };
+  void program.exited.then(() => {
+    const reason = program.exit?.reason;
+    if (reason === "killed" || reason === "limit") hurry();
+  });
+  // While the program runs, that it ends is for its own clock.
+  const late = () => void program.exited.then(hurry);
+  const timer = wallTime === undefined ? undefined : setTimeout(late, wallTime);
+  return { [Symbol.dispose]: () => clearTimeout(timer) };
 }

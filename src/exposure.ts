@@ -162,6 +162,7 @@ class Reader {
   readonly #connection: Connection;
   readonly #latest: () => Promise<Uint8Array>;
   #timer: Timer | undefined;
+  #intervalMs = 0;
   #busy = false;
   /** How many were due since it was given one that it has not taken; undefined where it has. */
   #missed: number | undefined;
@@ -180,6 +181,7 @@ class Reader {
   }
 
   #every(intervalMs: number): void {
+    this.#intervalMs = intervalMs;
     clearInterval(this.#timer);
     this.#timer = setInterval(() => void this.#send(), intervalMs).unref();
   }
@@ -199,7 +201,7 @@ class Reader {
     this.#busy = false;
   }
 
-  /** Takes what it asks for. One that says what makes no sense is turned away. */
+  /** Takes what it asks for, one wish in a while. One that says what makes no sense is turned away. */
   async #listen(): Promise<void> {
     try {
       for (;;) {
@@ -207,7 +209,9 @@ class Reader {
         if (line === undefined) return; // it only listens now
         const { intervalMs } = JSON.parse(line.toString());
         if (!(intervalMs >= SHORTEST_MS && intervalMs <= LONGEST_MS)) throw new RangeError("Cannot keep to that");
-        this.#every(intervalMs);
+        if (intervalMs !== this.#intervalMs) this.#every(intervalMs); // who says the same again is given no less
+        // What it says meanwhile stays with the kernel: to read wishes without end would leave no time for anything else.
+        await new Promise<void>((resolve) => setTimeout(resolve, SHORTEST_MS).unref());
       }
     } catch {
       this.close();

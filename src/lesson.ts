@@ -3,10 +3,11 @@ import type { Evidence, Learned, Undecided } from "./evidence.ts";
 import { isPlainVariable, type Observation } from "./need.ts";
 import { harmless } from "./output.ts";
 import type { Sandbox } from "./sandbox.ts";
+import { spelled } from "./unseen.ts";
 
 /** A policy file, for `--policy`. */
 export function asJson(sandbox: Sandbox): string {
-  return `${plain(JSON.stringify(sandbox, null, 2))}\n`;
+  return `${spelled(JSON.stringify(sandbox, null, 2))}\n`;
 }
 
 /** A module that exports the sandbox, with the evidence beside each grant, and what is left to decide behind. */
@@ -99,17 +100,9 @@ export function word(text: string): string {
 
 /** Text that ends no line, and that no reader or terminal takes for anything but itself. */
 function inline(text: string): string {
-  return plain(harmless(text));
+  return spelled(harmless(text));
 }
 
 function literal(text: string): string {
-  return plain(JSON.stringify(text));
-}
-
-/** Without what a reader does not see, or sees in another order; within a literal the same text as before. */
-function plain(text: string): string {
-  return text.replace(
-    /[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ufff9-\ufffb]/g,
-    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
+  return spelled(JSON.stringify(text));
 }

@@ -1,4 +1,5 @@
 /** What an actor prints: a stream for the host's program, or lines passed on, made harmless. */
+import { belongs, UNSEEN } from "./unseen.ts";
 
 /** The longest line that is passed on; a longer one is cut into several. */
 const LINE = 8192;
@@ -7,11 +8,13 @@ const TOTAL = 16 * 2 ** 20;
 /** What a line costs beside its characters: to print an empty one takes as long as to print some hundred of those. */
 const LINE_COST = 128;
 
-/** Text without what a terminal acts on: control characters other than tab, and marks that turn the direction of writing. */
+/** Text without what a terminal acts on or does not show: control characters other than tab, marks that turn the direction of writing, what is not seen. */
 export function harmless(text: string): string {
-  return text.replace(/[\0-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/g, (character) => {
-    const code = character.charCodeAt(0).toString(16);
-    return code.length > 2 ? `\\u${code}` : `\\x${code.padStart(2, "0")}`;
+  return text.replace(UNSEEN, (character, at: number) => {
+    if (belongs(text, at)) return character;
+    const code = character.codePointAt(0)!.toString(16);
+    if (code.length > 4) return `\\u{${code}}`;
+    return code.length > 2 ? `\\u${code.padStart(4, "0")}` : `\\x${code.padStart(2, "0")}`;
   });
 }
 
@@ -51,8 +54,8 @@ export function passOn(
   };
 }
 
-/** Reads a socket into a stream, no faster than the stream is read. */
-export function streamOf(socket: number): ReadableStream<Uint8Array> {
+/** Reads a socket into a stream, no faster than the stream is read, which gets as much of it as `allow` gives on. */
+export function streamOf(socket: number, allow: (bytes: Uint8Array) => Uint8Array): ReadableStream<Uint8Array> {
   let source: { pause(): void; resume(): void } | undefined;
   let paused = false;
   let over = false;
@@ -63,8 +66,9 @@ export function streamOf(socket: number): ReadableStream<Uint8Array> {
           source = opened;
         },
         data: (bytes) => {
-          if (over) return;
-          controller.enqueue(bytes);
+          const allowed = allow(bytes);
+          if (over || allowed.length === 0) return;
+          controller.enqueue(allowed);
           if (controller.desiredSize! > 0 || paused) return;
           paused = true;
           source?.pause();

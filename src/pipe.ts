@@ -32,6 +32,9 @@ export class Pipe implements Disposable {
   readonly #waits = new Set<Wait>();
   /** How many bytes of those that were read may be given to who reads. Where that is not all, the pipe is closed: nothing behind them comes. */
   allow: (length: number) => number = (length) => length;
+  /** Whether somebody still had its other end when it was not waited for any longer. */
+  cut = false;
+  #hurried = false;
   #written = Promise.resolve();
   #readable: ReadableStream<Uint8Array> | undefined;
   #writable: WritableStream<Uint8Array> | undefined;
@@ -86,6 +89,10 @@ export class Pipe implements Disposable {
       void nextTurn(); // from where on what is taken counts anew
       taken += length ?? 0;
       if (length !== undefined) return this.#give(TAKEN.slice(0, this.allow(length)), length);
+      if (this.#hurried) {
+        this.cut = true;
+        return undefined;
+      }
       await this.#ready("read");
     }
     return undefined;
@@ -102,6 +109,12 @@ export class Pipe implements Disposable {
   async end(): Promise<void> {
     await this.#written;
     this.close();
+  }
+
+  /** Waits for nobody who could write more: who reads gets what is there, and the end. */
+  hurry(): void {
+    this.#hurried = true;
+    for (const wait of this.#waits) wait.cancel();
   }
 
   /** Closes the pipe at once. Who reads sees the end, what waits to be written rejects. */

@@ -2,6 +2,7 @@
 import { basename } from "node:path";
 import type { Inspection } from "./inspection.ts";
 import { count, inspections } from "./roster.ts";
+import { spelled } from "./unseen.ts";
 
 export interface Snapshot {
   /** Of the form; a number that a reader does not know is another form. */
@@ -35,7 +36,5 @@ export async function snapshot(): Promise<Snapshot> {
 
 /** A value as one line of JSON on which a terminal does nothing, whatever it quotes. */
 export function jsonLine(value: unknown): string {
-  const escaped = (character: string) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
-  // What JSON itself escapes ends at the space.
-  return `${JSON.stringify(value).replace(/[\x7f-\x9f\u2028-\u202e\u2066-\u2069]/g, escaped)}\n`;
+  return `${spelled(JSON.stringify(value))}\n`;
 }

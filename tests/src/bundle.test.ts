@@ -128,3 +128,33 @@ test("bundle() that fails for one fails for all who asked, and is tried again", 
   write("app/lib/broken.ts", "export const whole = 1;");
   expect(await bundle(entry, scope)).toContain("whole");
 });
+
+test("bundle() keeps those that were used last, and forgets the others", async () => {
+  const entries = Array.from({ length: 65 }, (_, index) =>
+    write(`app/lib/many-${index}.ts`, `export const own = ${index};`),
+  );
+  const [first, second, ...others] = entries as [string, string, ...string[]];
+  const scope = scopeOf(first, []);
+  for (const entry of [first, second]) await bundle(entry, scope);
+  for (const entry of others) {
+    await bundle(entry, scope);
+    expect(ready(first, scope)).toBeDefined();
+  }
+  expect(entries.filter((entry) => ready(entry, scope) === undefined)).toEqual([second]);
+});
+
+test("bundle() takes a relative path for what it means by then", async () => {
+  write("app/here.ts", "export const where = 'in app';");
+  write("app/lib/here.ts", "export const where = 'in lib';");
+  const before = process.cwd();
+  const told = async (name: string) => {
+    process.chdir(at(name));
+    return await bundle("here.ts", [at("app")]);
+  };
+  try {
+    expect(await told("app")).toContain("in app");
+    expect(await told("app/lib")).toContain("in lib");
+  } finally {
+    process.chdir(before);
+  }
+});

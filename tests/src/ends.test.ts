@@ -2,6 +2,7 @@ import { describe, expect } from "bun:test";
 import { existsSync } from "node:fs";
 import { exec } from "../../src/exec.ts";
 import { tmpfs } from "../../src/mounts.ts";
+import { testGroups } from "../platform/cgroup/groups.ts";
 import { testIf } from "../syscalls/requirement.ts";
 import { box, PYTHON, testBox } from "./box.ts";
 
@@ -26,6 +27,23 @@ describe("cpuTime of a sandbox", () => {
       expect(program.exit).toEqual({ reason: "limit", limit: "cpuTime" });
       expect(program.usage().cpuMs).toBeGreaterThanOrEqual(200);
     });
+
+  testPrograms("is told of those that used it up and ended before anybody looked", async () => {
+    for (let count = 0; count < 10; count++) {
+      await using program = await exec(["perl", "-e", ""], { sandbox: { limits: { cpuTimeSeconds: 0.001 } } });
+      await program.exited;
+      expect(program.exit).toEqual({ reason: "limit", limit: "cpuTime" });
+    }
+  });
+
+  testGroups("usage")("ends one whose children are gone before anybody looks, where a group counts", async () => {
+    const script = `$SIG{CHLD} = "IGNORE"; while (1) { my $child = fork // next; if (!$child) { 1 while times < 0.01; exit }
+      select undef, undef, undef, 0.005 while kill 0, $child }`;
+    await using program = await exec(["perl", "-e", script], { sandbox: { limits: { cpuTimeSeconds: 0.3 } } });
+    await program.exited;
+    expect(program.exit).toEqual({ reason: "limit", limit: "cpuTime" });
+    expect(program.usage().cpuMs).toBeWithin(300, 1000);
+  });
 
   testPrograms("is not told of one that killed itself before", async () => {
     const argv = ["perl", "-e", "1 while times < 0.1; kill 9, $$"];

@@ -1,11 +1,11 @@
 import { describe, expect, test } from "bun:test";
-import { closeSync, existsSync, openSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, closeSync, existsSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { NotRunnable } from "../../platform/index.ts";
 import { LimitExceeded } from "../../src/error.ts";
 import { exec, type RunOptions, run } from "../../src/exec.ts";
 import { bind, text, tmpfs } from "../../src/mounts.ts";
-import { failure, scratch } from "../attacks/arena.ts";
+import { failure, scratch, until } from "../attacks/arena.ts";
 import { holdings, root, settled, testBox } from "./box.ts";
 
 const PATH = "/usr/bin:/bin";
@@ -110,6 +110,52 @@ describe("run()", () => {
     expect(error).toMatchObject({ limit: "wallTime" });
   });
 
+  /** A program in a container whose output this process can write to as well, as what outlives a program can; `go` ends it. */
+  async function shared(options: RunOptions) {
+    const place = scratch();
+    chmodSync(place.path, 0o777); // root's container is nobody
+    const script = 'echo $$ >"$0/new"; mv "$0/new" "$0/pid"; until [ -e "$0/go" ]; do sleep 0.01; done';
+    const container = { namespaces: ["user", "mount"], ...options.container } as const;
+    const done = run(["/bin/sh", "-c", script, place.path], { ...options, container, env: { PATH } });
+    await until(() => existsSync(join(place.path, "pid")));
+    const pid = readFileSync(join(place.path, "pid"), "utf8").trim();
+    const output = openSync(`/proc/${pid}/fd/1`, "w");
+    return {
+      done,
+      output,
+      async go() {
+        writeFileSync(join(place.path, "go"), "");
+        await until(() => !existsSync(`/proc/${pid}`));
+      },
+      [Symbol.dispose]() {
+        closeSync(output);
+        place[Symbol.dispose]();
+      },
+    };
+  }
+
+  testBox("waits for what others print who outlive it, until its wallTime is over", async () => {
+    let done: ReturnType<typeof run>;
+    {
+      using waited = await shared({});
+      done = waited.done;
+      await waited.go();
+      writeSync(waited.output, "later");
+    }
+    expect(await done).toMatchObject({ exitCode: 0, stdout: Buffer.from("later") });
+    using held = await shared({ container: { limits: { wallTime: "2 s" } } });
+    await held.go();
+    expect(await failure(held.done)).toMatchObject({ name: "LimitExceeded", limit: "wallTime" });
+  });
+
+  testBox("waits for no others where it was ended itself, and gives what was printed", async () => {
+    const ending = new AbortController();
+    using held = await shared({ signal: ending.signal });
+    writeSync(held.output, "so far");
+    ending.abort();
+    expect(await held.done).toMatchObject({ exitCode: null, signal: "SIGKILL", stdout: Buffer.from("so far") });
+  });
+
   testBox(
     "rejects with LimitExceeded when it uses up its processor time, by itself or by all that it starts",
     async () => {
@@ -138,8 +184,8 @@ describe("run()", () => {
     const write = place.directory("write");
     const limits = { files: 40, processes: 20, fileSizeBytes: 4096 };
     const { stdout } = await sh("ulimit -n; ulimit -f; ulimit -p", { sandbox: { limits } });
-    // Where a control group counts processes, that is to refuse first.
-    expect(stdout.toString()).toMatch(/^40\n8\n2[02]\n$/);
+    // The puppet counts as well; and where a control group counts processes, that is to refuse first.
+    expect(stdout.toString()).toMatch(/^40\n8\n2[12]\n$/);
     const large = await sh(`head -c 10000 /dev/zero > ${write}/x`, { sandbox: { limits, write: [write] } }, ["head"]);
     expect(large.exitCode).not.toBe(0);
     expect(statSync(join(write, "x")).size).toBe(4096);

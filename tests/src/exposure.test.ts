@@ -22,6 +22,7 @@ import { exec } from "../../src/exec.ts";
 import { exposeStatus } from "../../src/exposure.ts";
 import { hostSockets } from "../../src/rundir.ts";
 import type { Snapshot } from "../../src/snapshot.ts";
+import { UNSEEN } from "../../src/unseen.ts";
 import { Descriptor } from "../../syscalls/descriptor.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { connectTo, listenOn, openSocket } from "../../syscalls/linux/network.ts";
@@ -342,13 +343,22 @@ describe("a hostile peer", () => {
     expect(await next(other)).toBeDefined();
   });
 
-  test("named to do something to a terminal does nothing: the line has no control characters", async () => {
-    const name = "\x1b[2J\x07\x7f\x9b2J\u202e\u2066\n";
+  test("that says what it wants without pause is heard a few times, and given no less for it", async () => {
+    using _ = exposeStatus({ path });
+    using peer = await dial({ unix: path });
+    // Read in one go, the last of these would turn it away before there is a second snapshot.
+    const asked = ask(peer, `${'{"intervalMs":100}\n'.repeat(100)}nonsense\n`);
+    for (let count = 0; count < 10; count++) expect(await next(peer)).toBeDefined();
+    await asked;
+  });
+
+  test("named to do something to a terminal does nothing: the line has no control characters, and nothing that is not seen", async () => {
+    const name = "\x1b[2J\x07\x7f\x9b2J\u202e\u2066\u200f\u061c\u{e0041}\n";
     using _one = new Made(name);
     using _ = exposeStatus({ path });
     using peer = await dial({ unix: path });
     const text = (await line(peer))!;
-    expect(text.slice(0, -1)).not.toMatch(/[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/);
+    expect(text.slice(0, -1)).not.toMatch(UNSEEN);
     expect(namesIn(JSON.parse(text))).toContain(name);
   });
 

@@ -150,3 +150,28 @@ test("a read that waits leaves the event loop free", async () => {
   writeAll(self, writer.number, Uint8Array.of(7));
   expect(await read).toEqual(Uint8Array.of(7));
 });
+
+test("hurry() gives who reads what is there and then the end, and tells whether somebody could have written more", async () => {
+  for (const held of [true, false]) {
+    const before = open();
+    const { from, to } = pipe();
+    const source = new Pipe(from);
+    const reader = source.readable.getReader();
+    const first = reader.read();
+    writeAll(self, to, noise(10));
+    expect((await first).value).toEqual(noise(10));
+    const waiting = reader.read();
+    if (held) {
+      source.hurry(); // while it waits
+    } else {
+      writeAll(self, to, noise(65_536));
+      self.call("close", to);
+      source.hurry();
+      expect((await waiting).value).toHaveLength(65_536);
+    }
+    expect((await (held ? waiting : reader.read())).done).toBe(true);
+    expect({ cut: source.cut, closed: source.closed }).toEqual({ cut: held, closed: true });
+    if (held) self.call("close", to);
+    await until(() => open() <= before);
+  }
+});

@@ -54,8 +54,8 @@ describe("table()", () => {
   });
 
   test("makes hostile text harmless before it is measured and cut", () => {
-    const [, line] = table(COLUMNS, [["\x1b]0;title\x07\n\t\x9b2J\u202eevil", "1"]], 200);
-    expect(line).toBe("\\x1b]0;title\\x07\\x0a \\x9b2J\\u202eevil      1");
+    const [, line] = table(COLUMNS, [["\x1b]0;title\x07\n\t\x9b2J\u202eevil\u200f\u{e0041}", "1"]], 200);
+    expect(line).toBe("\\x1b]0;title\\x07\\x0a \\x9b2J\\u202eevil\\u200f\\u{e0041}      1");
     const [, cut] = table(COLUMNS, [["\x1b[2J".repeat(100), "1"]], 30);
     expect(cut).not.toContain("\x1b");
     expect(Bun.stringWidth(cut!)).toBe(30);
