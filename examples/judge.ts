@@ -3,7 +3,7 @@
  *
  * `bun examples/judge.ts` judges those in `judge/`, well-meant and hostile ones; `bun examples/judge.ts solution.py` judges yours.
  */
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, extname, join, resolve } from "node:path";
 import { type Exit, exec, type Usage } from "caisson";
@@ -20,8 +20,13 @@ const MEMORY = 64 * 2 ** 20;
 const RUNNING = { memoryBytes: 2 * MEMORY, cpuTime: "1 s", wallTime: "5 s", processes: 8, output: "64 KiB" };
 const COMPILING = { memory: "1 GiB", cpuTime: "10 s", wallTime: "30 s", processes: 8, fileSize: "16 MiB" };
 
+interface Language {
+  readonly compiles: boolean;
+  readonly argv: readonly string[];
+}
+
 /** What compiles a source on standard input to `program`, or runs a file, by the end of its name. */
-const LANGUAGES: Readonly<Record<string, { readonly compiles: boolean; readonly argv: readonly string[] }>> = {
+const LANGUAGES: Readonly<Record<string, Language>> = {
   ".c": { compiles: true, argv: ["/usr/bin/gcc", "-x", "c", "-O2", "-o", "program", "-"] },
   ".py": { compiles: false, argv: ["/usr/bin/python3", "-I"] },
   ".pl": { compiles: false, argv: ["/usr/bin/perl"] },
@@ -37,15 +42,13 @@ interface Judgement {
 
 /** Judges the submission at a path, up to the first case that it does not solve. */
 async function judge(path: string): Promise<Judgement> {
-  const language = LANGUAGES[extname(path)];
-  if (language === undefined)
-    throw new TypeError(`Cannot judge ${path}: one of ${Object.keys(LANGUAGES).join(", ")} is expected`);
+  const language = languageOf(path);
+  if (typeof language === "string") return { verdict: `Not judged: ${language}`, cpuMs: 0, peakBytes: 0 };
   const { compiles, argv } = language;
   const directory = mkdtempSync(join(tmpdir(), "judge-"));
   try {
     let [verdict, cpuMs, peakBytes] = ["Accepted", 0, 0];
-    if (Bun.which(argv[0]!) === null) verdict = `Not judged: there is no ${argv[0]} here`;
-    else if (compiles && !(await compile(argv, path, directory))) verdict = "Compilation Error";
+    if (compiles && !(await compile(argv, path, directory))) verdict = "Compilation Error";
     const program = compiles ? [join(directory, "program")] : [...argv, resolve(path)];
     for (const [index, { input, answer }] of CASES.entries()) {
       if (verdict !== "Accepted") break;
@@ -59,6 +62,14 @@ async function judge(path: string): Promise<Judgement> {
   } finally {
     rmSync(directory, { recursive: true });
   }
+}
+
+/** What it is written in; or why nothing can be said of it, which is no fault of its own. */
+function languageOf(path: string): Language | string {
+  const language = LANGUAGES[extname(path)];
+  if (language === undefined) return `one of ${Object.keys(LANGUAGES).join(", ")} is expected`;
+  if (!existsSync(path)) return "there is no such file";
+  return Bun.which(language.argv[0]!) === null ? `there is no ${language.argv[0]} here` : language;
 }
 
 /** Whether it compiles. A source can be hostile to its compiler, so that has limits too, and no files but those of /usr and one directory. */

@@ -36,6 +36,14 @@ async function answer(request: Request, parsers: Pool<Parser>): Promise<Response
   }
 }
 
+/** Ends this process where it is none. */
+function portOf(text: string): number {
+  const port = /^\d{1,5}$/.test(text) ? Number(text) : Number.NaN;
+  if (port <= 65_535) return port;
+  console.error(`Cannot listen on ${text}: a port from 0 to 65535 is expected`);
+  process.exit(2);
+}
+
 /** A server as a child: asked to end it answers what it has begun with, killed it does not. */
 class Server implements Child {
   readonly #ended = Promise.withResolvers<number>();
@@ -60,7 +68,7 @@ class Server implements Child {
   }
 }
 
-const port = Number(process.argv[2] ?? 3000);
+const port = portOf(process.argv[2] ?? "3000");
 let parsers: Pool<Parser>;
 // The server needs the parsers: it starts after them, ends before them, and is started again when they are.
 const supervisor = await supervise({

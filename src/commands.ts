@@ -128,7 +128,9 @@ socket at this path (with a / in it). Where standard input or output is no
 terminal, it shows them once.
 
 CPU% is of one processor, in the last interval; what is seen for the first time
-shows that of its whole life. IN and OUT are messages to it and from it.
+shows that of its whole life. MEMORY is of all its processes; PEAK, where no
+control group counts, is that of the largest. IN and OUT are messages to it and
+from it.
 
   --json               a line of JSON for each host and interval
   --once               once, and no more
@@ -138,6 +140,17 @@ Keys: q quits, c, m and n order by CPU, memory and name, j and k move.
 
 Exit code: 0; 1 where no host is found, or one cannot be read; 2 for a command
 that makes no sense.`;
+
+const DOCTOR = `Usage: caisson doctor [--json]
+
+Tells what this machine can enforce, by trying it: which guarantees are kept and
+by what, which mechanisms there are, and for what is missing the line that fixes
+it. Nothing is changed.
+
+  --json               the same as JSON
+
+Exit code: 0 where the strictest sandbox can be kept, 1 where it cannot; 2 for a
+command that makes no sense.`;
 
 const COMMANDS: Readonly<Record<string, (args: readonly string[]) => Promise<number>>> = {
   async run(args) {
@@ -178,11 +191,13 @@ const COMMANDS: Readonly<Record<string, (args: readonly string[]) => Promise<num
   },
   async doctor(args) {
     const wrong = args.find((arg) => arg !== "--json" && arg !== "--help" && arg !== "-h");
-    if (wrong !== undefined)
-      throw new UsageError(
-        `Cannot understand ${wrong}: there is no such flag${suggestion(wrong, ["--json", "--help"])}`,
-      );
-    if (args.length > 0 && !args.includes("--json")) return await tell(USAGE);
+    if (wrong !== undefined) {
+      const why = wrong.startsWith("-")
+        ? `there is no such flag${suggestion(wrong, ["--json", "--help"])}`
+        : "nothing but flags is expected";
+      throw new UsageError(`Cannot understand ${wrong}: ${why}`);
+    }
+    if (args.some((arg) => arg !== "--json")) return await tell(DOCTOR);
     const { platform } = await import("../platform/index.ts");
     const { describe, diagnose } = await import("./doctor.ts");
     const diagnosis = diagnose(platform);
@@ -199,9 +214,8 @@ export async function main([name, ...args]: readonly string[]): Promise<number> 
     if (name === undefined) throw new UsageError(`Cannot do nothing: a command is expected\n\n${USAGE}`);
     const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
     if (command !== undefined) return await command(args);
-    throw new UsageError(
-      `Cannot understand ${name}: there is no such command${suggestion(name, Object.keys(COMMANDS))}`,
-    );
+    const near = suggestion(name, Object.keys(COMMANDS)) || "; caisson --help tells which there are";
+    throw new UsageError(`Cannot understand ${name}: there is no such command${near}`);
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
     await say(`caisson: ${error.message}`);

@@ -6,7 +6,7 @@ import { policyOf, type Sandbox } from "./sandbox.ts";
 interface Finding {
   readonly guarantee: Guarantee;
   readonly kept: boolean;
-  /** What keeps it. Empty where it is not kept, and where this version promises nothing. */
+  /** What keeps it. Empty where it is not kept, and where nothing is promised unless a sandbox sets a limit. */
   readonly enforcers: readonly string[];
   readonly missing?: string;
   readonly remedy?: string;
@@ -81,7 +81,7 @@ export function describe({ strict, grants, programs, guarantees, mechanisms }: D
     if (!kept) return [line(bad("none"), guarantee, missing ?? ""), cure(remedy ?? "")];
     return enforcers.length > 0
       ? [line(good("kept"), guarantee, enforcers.join(", "))]
-      : [line("  - ", guarantee, "not promised in this version")];
+      : [line("  - ", guarantee, "no limit unless a sandbox sets one")];
   });
   const found = mechanisms.flatMap(({ mechanism, present, detail, remedy }, index) => {
     if (present) return [line(good("  ok"), mechanism, detail)];

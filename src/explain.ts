@@ -49,7 +49,7 @@ export function questionOf(args: readonly string[]): Question | undefined {
     const [flag, value] = args[at]!.split(/=(.*)/s) as [string, string | undefined];
     if (flag === "--help" || flag === "-h") return undefined;
     if (flag === "--policy" && policy === undefined) policy = value ?? args[++at];
-    else if (flag === "--policy") throw new UsageError("Cannot use --policy twice");
+    else if (flag === "--policy") throw new UsageError("Cannot use --policy twice: once is expected");
     else if (args[at] === "--program") of = "program";
     else if (args[at] === "--json") json = true;
     else throw new UsageError(`Cannot understand ${args[at]}: there is no such flag${suggestion(flag, FLAGS)}`);

@@ -85,14 +85,14 @@ const amount = (name: LimitKey, value: string) =>
 const limit =
   (name: LimitKey): Flag["take"] =>
   ({ limits }, value) => {
-    if (limits[name] !== undefined) throw new UsageError(`Cannot use --${flagOf(name)} twice`);
+    if (limits[name] !== undefined) throw new UsageError(`Cannot use --${flagOf(name)} twice: once is expected`);
     limits[name] = amount(name, value);
   };
 
 const once =
   (name: "tmp" | "cwd" | "policy" | "promises"): Flag["take"] =>
   (draft, value) => {
-    if (draft[name] !== undefined) throw new UsageError(`Cannot use --${name} twice`);
+    if (draft[name] !== undefined) throw new UsageError(`Cannot use --${name} twice: once is expected`);
     draft[name] = value;
   };
 
@@ -146,7 +146,7 @@ const BOTH = {
   },
   swap: {
     value: "size",
-    help: "what of that may be swapped out; 0B demands that\nnothing is",
+    help: "what may be swapped out beside that; 0B demands that\nnothing is",
     take: limit("swap"),
   },
   cpu: {
@@ -202,7 +202,7 @@ const BOTH = {
       if (path === undefined)
         throw new UsageError(`Cannot use --unveil=${value}: a path and letters of rwxc are expected, as in /srv:rw`);
       draft.unveil ??= Object.create(null) as Record<string, string>;
-      if (path in draft.unveil) throw new UsageError(`Cannot use --unveil=${path} twice`);
+      if (path in draft.unveil) throw new UsageError(`Cannot use --unveil=${path} twice: each path is expected once`);
       draft.unveil[path] = letters!;
     },
   },
@@ -217,7 +217,7 @@ const BOTH = {
     take(draft, value) {
       if (value !== "kill" && value !== "errno")
         throw new UsageError(`Cannot use --on-break=${value}: kill or errno is expected`);
-      if (draft.onBreak !== undefined) throw new UsageError("Cannot use --on-break twice");
+      if (draft.onBreak !== undefined) throw new UsageError("Cannot use --on-break twice: once is expected");
       draft.onBreak = value;
     },
   },
@@ -388,17 +388,20 @@ function parse(
       if (token.kind !== "option") continue;
       if (token.name === "help") return undefined;
       const flag = Object.hasOwn(flags, token.name) ? flags[token.name] : undefined;
-      if (flag === undefined)
-        throw new UsageError(
-          `Cannot understand ${token.rawName}: there is no such flag${suggestion(
-            token.rawName,
-            Object.keys(options).map((name) => `--${name}`),
-          )}`,
-        );
+      if (flag === undefined) throw unknown(token, flags);
       take(flag, token, draft, env);
     }
   }
   return { draft, rest: args.slice(at) };
+}
+
+/** The error of a flag that is none of these. */
+function unknown({ name, rawName }: { readonly name: string; readonly rawName: string }, flags: Flags): UsageError {
+  const [others, command] = flags === FLAGS ? [PROGRAM_FLAGS, "exec"] : [FLAGS, "run"];
+  if (Object.hasOwn(others, name))
+    return new UsageError(`Cannot understand ${rawName}: it is a flag of caisson ${command} alone`);
+  const known = ["help", ...Object.keys(flags)].map((each) => `--${each}`);
+  return new UsageError(`Cannot understand ${rawName}: there is no such flag${suggestion(rawName, known)}`);
 }
 
 /** Has a flag take what is written behind its `=`. */

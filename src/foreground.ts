@@ -17,6 +17,9 @@ import { ready, type Wait } from "../syscalls/ready.ts";
 /** The signals that end us, unless somebody else takes care of them. */
 const ENDINGS = ["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"] as const;
 
+/** Of a terminal that does not say its size, as a serial line or one that nobody told. */
+const USUAL: WindowSize = { columns: 80, rows: 24 };
+
 /** What a person does at the terminal. */
 export interface Person {
   /** Types. Further bytes wait for what this returns. */
@@ -51,7 +54,8 @@ export class Foreground implements Disposable {
   }
 
   get size(): WindowSize {
-    return windowSize(self, this.#terminal);
+    const told = windowSize(self, this.#terminal);
+    return told.columns > 0 && told.rows > 0 ? told : USUAL;
   }
 
   /** From here on what is typed goes to `person.types` as it is, Ctrl-C and Ctrl-Z too. */

@@ -9,8 +9,6 @@ import { writerOf } from "./terminal.ts";
 /** The other screen, no cursor, no wrapping; and all of it back. */
 const ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l";
 const LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l";
-/** Of a terminal that does not say its size. */
-const SIZE = { columns: 80, rows: 24 };
 const [CTRL_C, CTRL_Z] = ["\x03", "\x1a"];
 /** One key: what the arrows send, or a character. */
 const KEYS = /\x1b[[O][A-D]|./gs;
@@ -78,8 +76,7 @@ export class Live implements Disposable {
   }
 
   #frame(): string {
-    const told = this.#foreground.size;
-    const size = told.columns > 0 && told.rows > 0 ? told : SIZE;
+    const { size } = this.#foreground;
     const lines = this.#picture.lines(size).slice(0, size.rows);
     const enter = this.#entered ? "" : ENTER;
     this.#entered = true;

@@ -35,7 +35,7 @@ export function topCommandOf(args: readonly string[]): TopCommand | undefined {
     if (name === "--help" || name === "-h") return undefined;
     if (arg === "--json") json = true;
     else if (arg === "--once") once = true;
-    else if (name === "--interval") intervalMs = intervalOf(value ?? "");
+    else if (name === "--interval") intervalMs = intervalOf(value);
     else if (!arg.startsWith("-")) hosts.push(arg);
     else throw new UsageError(`Cannot understand ${arg}: there is no such flag${suggestion(name, FLAGS)}`);
   }
@@ -47,7 +47,8 @@ export function topCommandOf(args: readonly string[]): TopCommand | undefined {
   return { host, json, once, intervalMs };
 }
 
-function intervalOf(value: string): number {
+function intervalOf(value = ""): number {
+  if (value === "") throw new UsageError("Cannot use --interval without a value: --interval=time is expected");
   const seconds = (() => {
     try {
       return secondsOf(/^[\d.]+$/.test(value) ? Number(value) : value, "--interval");

@@ -88,6 +88,12 @@ describe("judge", () => {
     expect((await judge(submission)).get("mine.pl")?.verdict).toBe("Wrong Answer on case 2");
   });
 
+  test("says of what is no submission why, and goes on", async () => {
+    const paths = ["sum.rs", "missing.c"].map((name) => join(temporary, name));
+    const verdicts = [...(await judge(...paths)).values()].map(({ verdict }) => verdict);
+    expect(verdicts).toEqual(["Not judged: one of .c, .py, .pl is expected", "Not judged: there is no such file"]);
+  });
+
   testOf("spy.pl")("has to do with submissions that get what they want where nothing keeps them", async () => {
     const spy = Bun.spawn(["/usr/bin/perl", join(examples, "judge/spy.pl")], { stdout: "pipe" });
     expect(await spy.stdout.text()).toContain("root:");

@@ -26,6 +26,15 @@ const script = join(import.meta.dir, "load.lua");
 /** What wrk waits for. */
 const ANSWERS = 120;
 
+test.each(["http", "65536", "-1", "80.5"])(
+  "supervised-server says what it expects for a port, which %s is not",
+  async (port) => {
+    const server = Bun.spawn([process.execPath, join(examples, "supervised-server.ts"), port], { stderr: "pipe" });
+    expect(await server.stderr.text()).toBe(`Cannot listen on ${port}: a port from 0 to 65535 is expected\n`);
+    expect(await server.exited).toBe(2);
+  },
+);
+
 describe("supervised-server", () => {
   let host: Bun.Subprocess<"ignore", "pipe", "pipe">;
   let lines: AsyncIterator<string, undefined>;

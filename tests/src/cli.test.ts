@@ -284,6 +284,8 @@ describe("caisson run", () => {
     [["run", "."], "Cannot run .: there is no such file"],
     [["run", "--read=not-there", "x"], "Cannot run x"],
     [["rum"], "did you mean run?"],
+    [["frobnicate"], "there is no such command; caisson --help tells which there are"],
+    [["doctor", "now"], "nothing but flags is expected"],
     [["doctor", "--jsn"], "did you mean --json?"],
     [[], "a command is expected"],
   ])("%j ends with 2 and says why", async (args, told) => {
@@ -311,9 +313,10 @@ describe("caisson run", () => {
   test("tells of itself", async () => {
     const { version } = await Bun.file(new URL("../../package.json", import.meta.url)).json();
     expect(await caisson(["--version"])).toEqual({ code: 0, out: `${version}\n`, err: "" });
-    for (const args of [["--help"], ["run", "--help"]]) {
-      const { code, out } = await caisson(args);
+    for (const command of [[], ["run"], ["exec"], ["learn"], ["top"], ["doctor"]]) {
+      const { code, out } = await caisson([...command, "--help"]);
       expect(code).toBe(0);
+      expect(out).toContain(["caisson", ...command].join(" "));
       expect(out.split("\n").filter((line) => line.length > 80)).toEqual([]);
     }
   });
@@ -459,7 +462,7 @@ describe("commandOf()", () => {
     [["--read=a,", "s.ts"], "one of its paths is empty"],
     [["--env=TOKEN", "s.ts"], "it is not set here"],
     [["--env==x", "s.ts"], "a name is expected"],
-    [["--memory=1GiB", "--memory=2GiB", "s.ts"], "twice"],
+    [["--memory=1GiB", "--memory=2GiB", "s.ts"], "Cannot use --memory twice: once is expected"],
     [["--policy=a", "--policy=b", "s.ts"], "Cannot use --policy twice"],
     [["--policy", "p.json"], "Cannot use --policy without a value: --policy=file is expected"],
     [["--net=example.com", "s.ts"], "Cannot grant --net: this version of caisson does not support it"],
@@ -472,7 +475,7 @@ describe("commandOf()", () => {
     [["-x", "s.ts"], "Cannot understand -x: there is no such flag"],
     [["--toString=a", "s.ts"], "there is no such flag"],
     [["--read=a"], "the path of a script is expected"],
-    [["--processes=2", "s.ts"], "there is no such flag"],
+    [["--processes=2", "s.ts"], "Cannot understand --processes: it is a flag of caisson exec alone"],
   ])("%j is a UsageError", (args, told) => {
     expect(() => commandOf(args, env)).toThrow(UsageError);
     expect(() => commandOf(args, env)).toThrow(told);
@@ -551,6 +554,13 @@ describe("caisson doctor", () => {
     const coloured = describeDiagnosis(diagnose(machine("network")), true);
     expect(coloured).toContain("\x1b[31m");
     expect(Bun.stripANSI(coloured)).toBe(text);
+  });
+
+  test("describe() tells what is not limited unless a sandbox says so, and takes that for kept", () => {
+    const enforcement: Machine["enforcement"] = (policy) => ({ ...machine().enforcement(policy), cpu: [] });
+    const diagnosis = diagnose({ ...machine(), enforcement });
+    expect(diagnosis.strict).toBe(true);
+    expect(describeDiagnosis(diagnosis, false)).toMatch(/ - +cpu +no limit unless a sandbox sets one\n/);
   });
 
   test("describe() tells what helps several mechanisms in a row once", () => {

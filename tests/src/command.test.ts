@@ -508,6 +508,7 @@ describe("programCommandOf()", () => {
     [["--tmp", "--tmp", "ls"], "twice"],
     [["--cwd", "ls"], "--cwd=path is expected"],
     [["--plan", "ls"], "did you mean --plain?"],
+    [["--messages=1", "ls"], "Cannot understand --messages: it is a flag of caisson run alone"],
     [["--observe=yes", "ls"], "it takes none"],
     [["--promises=stdio", "--promises=rpath", "ls"], "twice"],
     [["--promises", "ls"], "--promises=words is expected"],

@@ -58,6 +58,12 @@ describe("raw()", () => {
     person.pty.resize({ columns: 90, rows: 20 });
     await person.sees("<size 90x20>");
   });
+
+  testShell("takes one that does not say its size for one of the usual size", async () => {
+    const { person } = await started();
+    person.pty.resize({ columns: 0, rows: 0 });
+    await person.sees("<size 80x24>");
+  });
 });
 
 describe("suspend()", () => {

@@ -81,8 +81,8 @@ describe("topCommandOf()", () => {
   test.each([
     ["--jsn", "did you mean --json?"],
     ["--json=1", "there is no such flag"],
-    ["--interval", "Cannot use"],
-    ["--interval=", "Cannot use"],
+    ["--interval", "Cannot use --interval without a value: --interval=time is expected"],
+    ["--interval=", "Cannot use --interval without a value"],
     ["--interval=soon", "Cannot use"],
     ["--interval=99ms", "from 100ms to 1min"],
     ["--interval=61s", "from 100ms to 1min"],
