@@ -10,9 +10,9 @@ import { countsOf } from "./counts.ts";
 import type { Tree } from "./search.ts";
 import { readStrain, Thrashing } from "./thrashing.ts";
 
-/** For how long after it was told of the end of a process the kernel may take to count it, and how often we look. */
-const COUNTED_MS = 1000;
-const LOOK_MS = 5;
+/** How soon we look again whether the kernel has ended a process, and how seldom at last: first it writes a report, which takes seconds on a slow console. */
+const SOON_MS = 5;
+const SELDOM_MS = 250;
 
 /** What is waited for: an event counter of v1, or a file of v2 that changes. */
 interface News {
@@ -57,17 +57,26 @@ export class Events {
    */
   onMemoryEnd(take: () => void): void {
     let told = false;
+    let looking = false;
     const look = async () => {
       // v1 tells that memory has run out, and counts the process that it ends for that when it has.
-      for (const until = performance.now() + COUNTED_MS; !told && !this.#over; await Bun.sleep(LOOK_MS)) {
+      for (let waitMs = SOON_MS; !told && !this.#over; waitMs = Math.min(2 * waitMs, SELDOM_MS)) {
         if ((this.#counts().memoryEnds ?? 0) > 0) {
           told = true;
           take();
-        } else if (this.#tree.version === 2 || performance.now() > until) return;
+        } else if (this.#tree.version === 2) return;
+        else await new Promise<void>((resolve) => setTimeout(resolve, waitMs).unref());
       }
     };
+    const lookOnce = async () => {
+      if (looking) return;
+      looking = true;
+      await look().finally(() => {
+        looking = false;
+      });
+    };
     // Who cannot be watched is not kept to the limit: somebody removed the group, or there is no room for a descriptor.
-    const listener = { look: () => void look().catch(take), fail: take };
+    const listener = { look: () => void lookOnce().catch(take), fail: take };
     if (this.#tree.version === 1) this.#hear(listener, this.#legacyEvent("memory.oom_control", ""));
     else this.#hear(listener);
   }
