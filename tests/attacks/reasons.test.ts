@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { ActorExit, exec, type SpawnOptions, spawn } from "../../src/index.ts";
+import { type Actor, ActorExit, exec, type SpawnOptions, spawn } from "../../src/index.ts";
 import type { SandboxLimits } from "../../src/limits.ts";
 import { box, testAsRoot, testBox } from "../src/box.ts";
 import { failure } from "./arena.ts";
@@ -31,16 +31,20 @@ function busyUntil(isSo: () => boolean): void {
 }
 
 describe("an actor that has ended by itself did so, whatever this process does before it hears of that:", () => {
-  test("kill()", async () => {
-    await using actor = await start();
-    await actor.call.leave(3);
-    busyUntil(() => isZombie(actor.pid));
-    actor.kill();
-    expect(await actor.exited).toEqual({ reason: "returned", code: 3 });
-    await using control = await start();
-    control.kill();
-    expect(await control.exited).toEqual({ reason: "killed", by: "kill" });
-  });
+  for (const [what, end, wanted] of [
+    ["kill()", (actor: Actor<Liar>) => actor.kill(), { reason: "killed", by: "kill" }],
+    ["disconnect()", (actor: Actor<Liar>) => actor.disconnect(), { reason: "host gone" }],
+  ] as const)
+    test(what, async () => {
+      await using actor = await start();
+      await actor.call.leave(3);
+      busyUntil(() => isZombie(actor.pid));
+      end(actor);
+      expect(await actor.exited).toEqual({ reason: "returned", code: 3 });
+      await using control = await start();
+      end(control);
+      expect(await control.exited).toEqual(wanted);
+    });
 
   test("wallTime", async () => {
     const wallTimeMs = 500;
@@ -51,17 +55,6 @@ describe("an actor that has ended by itself did so, whatever this process does b
     expect(await actor.exited).toEqual({ reason: "returned", code: 3 });
     await using control = await start({ wallTimeMs });
     expect(await control.exited).toEqual({ reason: "limit", limit: "wallTime" });
-  });
-
-  test("disconnect()", async () => {
-    await using actor = await start();
-    await actor.call.leave(3);
-    busyUntil(() => isZombie(actor.pid));
-    actor.disconnect();
-    expect(await actor.exited).toEqual({ reason: "returned", code: 3 });
-    await using control = await start();
-    control.disconnect();
-    expect(await control.exited).toEqual({ reason: "host gone" });
   });
 });
 
