@@ -15,6 +15,7 @@ import { type Kernel, self } from "../syscalls/kernel.ts";
 import { SOCK } from "../syscalls/linux/constants.ts";
 import { connectTo, listenOn, openSocket, takeError } from "../syscalls/linux/network.ts";
 import { ready } from "../syscalls/ready.ts";
+import type { Allowance } from "./allowance.ts";
 import { type Connection, connection } from "./connection.ts";
 import { type Exit, exitBy } from "./exit.ts";
 import { KILL, type Killer } from "./killer.ts";
@@ -39,7 +40,7 @@ import {
   TEXT,
   word,
 } from "./option.ts";
-import { type Allowance, checkProcess, Launch, mustCount, Process, type ProcessOptions } from "./process.ts";
+import { checkProcess, Launch, mustCount, Process, type ProcessOptions } from "./process.ts";
 import { limitsOf } from "./sandbox.ts";
 import { type Usage, usageOf } from "./usage.ts";
 

@@ -14,6 +14,7 @@ import {
 import { type SyscallName, self } from "../syscalls/kernel.ts";
 import { listenOn } from "../syscalls/linux/network.ts";
 import { ptyNumber } from "../syscalls/linux/terminal.ts";
+import { allowanceOf } from "./allowance.ts";
 import { type Broker, brokerage } from "./broker.ts";
 import { type ContainerOptions, containerPlan } from "./container.ts";
 import type { Decision } from "./decision.ts";
@@ -27,7 +28,7 @@ import { looker } from "./look.ts";
 import { bind } from "./mounts.ts";
 import { checkOptions, FLAG, FUNCTION, list, MOUNT, OBJECT, TEXT } from "./option.ts";
 import type { Pipe } from "./pipe.ts";
-import { allowanceOf, checkProcess, Launch, type Life, mustCount, Process, type ProcessOptions } from "./process.ts";
+import { checkProcess, Launch, type Life, mustCount, Process, type ProcessOptions } from "./process.ts";
 import { enter } from "./roster.ts";
 import { parseRule } from "./rule.ts";
 import { policyOf, type Sandbox } from "./sandbox.ts";

@@ -7,6 +7,7 @@ import { SOCK } from "../syscalls/linux/constants.ts";
 import { open } from "../syscalls/linux/file.ts";
 import { O } from "../syscalls/linux/numbers.ts";
 import { setSendBuffer, socketPair } from "../syscalls/linux/socket.ts";
+import { allowanceOf, spend } from "./allowance.ts";
 import { bootText } from "./bundle.ts";
 import { type Channel, connect, type Hooks } from "./channel.ts";
 import type { Start } from "./grant.ts";
@@ -179,13 +180,12 @@ function build(name: string, { policy, stdin, start, observe, ...streams }: Laun
 
 /** Gives as much of what was printed as may be: of all streams together, so many bytes. */
 function meter(output: number | undefined, exceeded: () => void): Reading["allow"] {
-  if (output === undefined) return (bytes) => bytes;
-  let left = output;
+  const allowance = allowanceOf(output);
+  if (allowance === undefined) return (bytes) => bytes;
   return (bytes) => {
-    const allowed = bytes.subarray(0, left);
-    left -= allowed.length;
-    if (allowed.length < bytes.length) exceeded();
-    return allowed;
+    const allowed = spend(allowance, bytes.length);
+    if (allowed < bytes.length) exceeded();
+    return bytes.subarray(0, allowed);
   };
 }
 

@@ -8,6 +8,7 @@ import { changeMode, createMemoryFile, fillForGood, makePipe, open } from "../sy
 import { O, RLIMIT } from "../syscalls/linux/numbers.ts";
 import type { IoPriority, Schedule } from "../syscalls/linux/schedule.ts";
 import { openPeer, openPty, type WindowSize } from "../syscalls/linux/terminal.ts";
+import { type Allowance, spend } from "./allowance.ts";
 import { type Exit, exitBy, type LimitName } from "./exit.ts";
 import { KILL, type Killer } from "./killer.ts";
 import {
@@ -267,17 +268,6 @@ function capabilitiesOf(text: string | undefined): bigint {
   return effective;
 }
 
-/** Bytes that may be printed, by one program or by several together. */
-export interface Allowance {
-  left: number;
-  /** Called when somebody prints more. */
-  exceeded?(): void;
-}
-
-/** The allowance of one program. */
-export const allowanceOf = (bytes: number | undefined): Allowance | undefined =>
-  bytes === undefined ? undefined : { left: bytes };
-
 /** Throws a TypeError where what a program prints is limited, and goes where it cannot be counted. */
 export function mustCount({ stdout, stderr, terminal }: ProcessOptions, output: number | undefined): void {
   if (output === undefined || terminal !== undefined) return;
@@ -398,8 +388,7 @@ export class Process implements AsyncDisposable {
     for (const stream of [this.#launch.stdout, this.#launch.stderr, this.#launch.terminal]) {
       if (stream === undefined) continue;
       stream.allow = (length) => {
-        const allowed = Math.min(length, allowance.left);
-        allowance.left -= allowed;
+        const allowed = spend(allowance, length);
         if (allowed < length) {
           this.#overflow();
           allowance.exceeded?.();

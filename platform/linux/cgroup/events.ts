@@ -59,24 +59,20 @@ export class Events {
     let told = false;
     let looking = false;
     const look = async () => {
+      if (looking) return;
+      looking = true;
       // v1 tells that memory has run out, and counts the process that it ends for that when it has.
       for (let waitMs = SOON_MS; !told && !this.#over; waitMs = Math.min(2 * waitMs, SELDOM_MS)) {
         if ((this.#counts().memoryEnds ?? 0) > 0) {
           told = true;
           take();
-        } else if (this.#tree.version === 2) return;
+        } else if (this.#tree.version === 2) break;
         else await new Promise<void>((resolve) => setTimeout(resolve, waitMs).unref());
       }
-    };
-    const lookOnce = async () => {
-      if (looking) return;
-      looking = true;
-      await look().finally(() => {
-        looking = false;
-      });
+      looking = false;
     };
     // Who cannot be watched is not kept to the limit: somebody removed the group, or there is no room for a descriptor.
-    const listener = { look: () => void lookOnce().catch(take), fail: take };
+    const listener = { look: () => void look().catch(take), fail: take };
     if (this.#tree.version === 1) this.#hear(listener, this.#legacyEvent("memory.oom_control", ""));
     else this.#hear(listener);
   }
