@@ -137,6 +137,7 @@ describe("messages to an actor", () => {
     await send(busy, MESSAGES, timer);
     await until(() => timer.total > 2 * MESSAGES && timer.rings > RINGS);
     expect(timer.most).toBeLessThanOrEqual(2 * FEW);
+    while ((await busy.call.count()) < MESSAGES); // it may still be at what its inbox holds
     expect(await busy.call.count()).toBe(MESSAGES);
   });
 });

@@ -86,7 +86,7 @@ describe("a kill", () => {
   testGoverned("ends who forks and ends for ever, without a PID namespace", async () => {
     await using swarm = await container({ namespaces: ["user", "mount"], limits: { processes: 40 } });
     await swarm.exec([program, "fly", "20"], { stdout: "ignore", stderr: "ignore" });
-    await until(() => flying("20") >= 10); // hardly ever are all of them seen at once
+    await until(() => (swarm.usage().processes ?? 0) > 20 && flying("20") > 0); // few of them are seen at once
     swarm.kill();
     await swarm.exited;
     expect(flying("20")).toBe(0);
