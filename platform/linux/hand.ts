@@ -189,8 +189,9 @@ export class Hand implements Contained {
     return hand;
   }
 
-  /** Has the event loop take what the puppet says. */
+  /** Has the event loop take what the puppet says. One that has ended, quicker than this process came here, says nothing more. */
   listen(): void {
+    if (this.#puppet.socket.closed) return;
     const again = (socket: number) => self.call("fcntl", socket, F.DUPFD_CLOEXEC, 0);
     // Whoever breaks the rules of the strings is no puppet of ours any more.
     const orKill = (take: () => void) => {
