@@ -11,6 +11,7 @@ import { type Counts, countsOf } from "./counts.ts";
 import { Events } from "./events.ts";
 import type { Controller } from "./hierarchy.ts";
 import { directoryIn, findTrees } from "./home.ts";
+import { mostCpuIn } from "./quota.ts";
 import type { Tree } from "./search.ts";
 import { type Budget, controllersOf, settingsOf } from "./settings.ts";
 
@@ -52,6 +53,12 @@ function treesFor(controllers: readonly Controller[]): Tree[] {
   return findTrees().trees.filter((tree) => tree.controllers.some((each) => controllers.includes(each)));
 }
 
+/** The part of a budget that can be had there: what a group above keeps to less is kept to that. */
+function budgetIn({ version, parent }: Tree, budget: Budget): Budget {
+  if (version === 2 || budget.cpu === undefined) return budget;
+  return { ...budget, cpu: Math.min(budget.cpu, mostCpuIn(parent)) };
+}
+
 /** Removes it where it is empty. */
 function isRemoved({ directory, entry }: Part): boolean {
   return removed(entry) && removed(directory);
@@ -88,7 +95,7 @@ export class Group {
           mkdirSync(entry, { mode: 0o700 });
           writeGroup(directory, "cgroup.max.descendants", `${BENEATH}`);
         }
-        for (const { file, value, maybe } of settingsOf(budget, tree.version, tree.controllers)) {
+        for (const { file, value, maybe } of settingsOf(budgetIn(tree, budget), tree.version, tree.controllers)) {
           try {
             writeGroup(directory, file, value);
           } catch (error) {

@@ -26,7 +26,7 @@ export interface Setting {
 }
 
 /** In which the share of a processor is measured: 100 ms, the kernel's own. */
-const PERIOD_US = 100_000;
+export const PERIOD_US = 100_000;
 /** The kernel takes no quota below a millisecond. */
 const LEAST_QUOTA_US = 1000;
 
