@@ -77,20 +77,22 @@ function response(id: bigint, answer: Reply): Memory {
 }
 
 /**
- * Gives the caller a copy of a descriptor: at the number `at`, in place of what stands there, or at the lowest that is free. With `answer` that
- * number is the call's result, in one step (Linux 5.14): no descriptor is left in a caller that was interrupted. Undefined where nobody waits any
- * more. Throws the SystemError of what the caller cannot take, as EMFILE. Linux 5.9
+ * Gives the caller a copy of a descriptor, and returns its number there: `at`, in place of what stands there, or the lowest that is free. Undefined
+ * where nobody waits any more. Throws the SystemError of what the caller cannot take, as EMFILE. Linux 5.9
+ *
+ * The answer is a step of its own. The kernel can do both in one (SECCOMP_ADDFD_FLAG_SEND, Linux 5.14); but where a signal of this thread comes into
+ * that, it takes the descriptor back, and the caller has got 0 all the same. Before Linux 5.19 a caller that is interrupted between the two steps has
+ * a descriptor that it knows nothing of.
  */
 export function injectDescriptor(
   kernel: Kernel,
   listener: number,
   id: bigint,
-  given: { readonly descriptor: number; readonly at?: number; readonly flags: number; readonly answer: boolean },
+  given: { readonly descriptor: number; readonly at?: number; readonly flags: number },
 ): number | undefined {
-  const { SETFD, SEND } = SECCOMP_ADDFD_FLAG;
   const add = NOTIF_ADDFD.encode({
     id,
-    flags: (given.at === undefined ? 0 : SETFD) | (given.answer ? SEND : 0),
+    flags: given.at === undefined ? 0 : SECCOMP_ADDFD_FLAG.SETFD,
     srcfd: given.descriptor,
     newfd: given.at ?? 0,
     newfd_flags: given.flags,
@@ -102,7 +104,7 @@ export function injectDescriptor(
   return there ? number : undefined;
 }
 
-/** ENOENT is the kernel's word for a call that waits no more. */
+/** ENOENT is the kernel's word for a call that waits no more, EINPROGRESS for one that was answered. */
 function stillThere(act: () => void): boolean {
   for (;;) {
     try {
@@ -111,7 +113,7 @@ function stillThere(act: () => void): boolean {
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;
       if (error.errno === ERRNO.EINTR) continue; // this thread's own signals
-      if (error.errno === ERRNO.ENOENT) return false;
+      if (error.errno === ERRNO.ENOENT || error.errno === ERRNO.EINPROGRESS) return false;
       throw error;
     }
   }

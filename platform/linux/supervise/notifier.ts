@@ -295,25 +295,17 @@ function give(listener: number, id: bigint, answer: Exclude<Settled, "end" | { c
   if (answer === "pass") reply(self, listener, id, "continue");
   else if ("value" in answer) reply(self, listener, id, { value: BigInt(answer.value) });
   else if ("errno" in answer) reply(self, listener, id, { errno: answer.errno });
-  else if (answer.at === undefined) giveDescriptor(listener, id, answer);
-  // With SETFD the result would be the number: what takes a socket's place is answered with 0, as connect(2) is.
-  else if (injectDescriptor(self, listener, id, { ...answer, answer: false }) !== undefined)
-    reply(self, listener, id, { value: 0n });
+  else giveDescriptor(listener, id, answer);
 }
 
-/** In one step, or in two where the kernel knows none (before Linux 5.14): who is interrupted in between has a descriptor that it knows nothing of. */
+/** What takes a socket's place is answered with 0, as connect(2) is. */
 function giveDescriptor(
   listener: number,
   id: bigint,
-  given: { readonly descriptor: number; readonly flags: number },
+  given: { readonly descriptor: number; readonly at?: number; readonly flags: number },
 ): void {
-  try {
-    injectDescriptor(self, listener, id, { ...given, answer: true });
-  } catch (error) {
-    if (!(error instanceof SystemError && error.errno === ERRNO.EINVAL)) throw error;
-    const number = injectDescriptor(self, listener, id, { ...given, answer: false });
-    if (number !== undefined) reply(self, listener, id, { value: BigInt(number) });
-  }
+  const number = injectDescriptor(self, listener, id, given);
+  if (number !== undefined) reply(self, listener, id, { value: BigInt(given.at === undefined ? number : 0) });
 }
 
 // Its type is the main thread's.
