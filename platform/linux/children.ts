@@ -12,33 +12,28 @@ export interface Program {
   stopped: (signal: number) => void;
 }
 
-/** How many ends are kept of what may be a program that is about to be known. */
-const MOST_EARLY = 1024;
-
 export class Children {
   /** The last one's end. */
   last: Ended | undefined;
   /** The most that one of them used. The puppet's own is that of the host, whose memory it shared before it was a puppet. */
   peakKib = 0;
   readonly #programs = new Map<number, Program>();
-  /** Ends of those that were not yet known to have begun. */
-  readonly #early = new Map<number, Ended>();
-  /** How many programs are not yet known to have begun. */
-  #starting = 0;
+  /** Those that were forked and are not yet known to have begun, with their ends where they have ended. */
+  readonly #starting = new Map<number, Ended | undefined>();
 
-  /** A program is about to begin: it may end before anybody knows its number. */
-  begin(): void {
-    this.#starting++;
+  /** A program is about to begin: it may end before there is anybody to tell. */
+  begin(pid: number): void {
+    this.#starting.set(pid, undefined);
   }
 
-  begun(): void {
-    this.#starting--;
-    if (this.#starting === 0) this.#early.clear();
+  /** It has begun, or never will. */
+  begun(pid: number): void {
+    this.#starting.delete(pid);
   }
 
   /** Tells a program of its end from now on, or at once where it has ended. */
   add(program: Program): void {
-    const early = this.#early.get(program.pid);
+    const early = this.#starting.get(program.pid);
     if (early === undefined) this.#programs.set(program.pid, program);
     else program.end(early);
   }
@@ -58,10 +53,6 @@ export class Children {
     this.last = how;
     this.peakKib = Math.max(this.peakKib, how.peakKib);
     if (program !== undefined) program.end(how);
-    else if (this.#starting > 0) {
-      // Among them are those of orphans, as many as there are.
-      if (this.#early.size === MOST_EARLY) this.#early.delete(this.#early.keys().next().value!);
-      this.#early.set(pid, how);
-    }
+    else if (this.#starting.has(pid)) this.#starting.set(pid, this.#starting.get(pid) ?? how);
   }
 }

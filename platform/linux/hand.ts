@@ -12,7 +12,7 @@ import type { Contained, ContainerPlan, Counters, Ended, Mount, ProcessPlan, Run
 import { type Bounds, boundsOf } from "./bounds.ts";
 import { Children, type Program } from "./children.ts";
 import { outlives, servant } from "./estate.ts";
-import { Batch, NEWS_SIZE, type Prepared } from "./frame.ts";
+import { Batch, type Prepared } from "./frame.ts";
 import { mappedTree } from "./idmap.ts";
 import type { Puppet } from "./launch.ts";
 import { finish, leisure } from "./leisure.ts";
@@ -206,7 +206,11 @@ export class Hand implements Contained {
       data: (bytes) => orKill(() => this.kernel.received(bytes)),
       close() {},
     });
-    watch(again(this.#news.number), { data: (bytes) => orKill(() => this.#children.take(bytes)), close() {} });
+    const takeNews = (bytes: Uint8Array) => {
+      this.kernel.takeAnswers();
+      this.#children.take(bytes);
+    };
+    watch(again(this.#news.number), { data: (bytes) => orKill(() => takeNews(bytes)), close() {} });
   }
 
   /** Sets the container up, before anything runs in it. */
@@ -316,18 +320,22 @@ export class Hand implements Contained {
       this.kernel.carryOut(closing); // arguments that are too long, say
       throw error;
     }
-    const answer = this.kernel.answered(prepared);
+    let pid = 0;
+    const begin = (results: readonly number[]) => {
+      pid = results[forked]!;
+      this.#children.begin(pid);
+    };
+    const answer = this.kernel.answered(prepared, begin);
     void this.kernel.answered(this.kernel.prepare(closing)).catch(() => {});
-    this.#children.begin();
     try {
-      const pid = (await Promise.race([answer, this.#over()]))[forked]!;
+      await Promise.race([answer, this.#over()]);
       if (supervise !== undefined) await introduce(strings, supervise);
       await answerOf(strings.take(), prepared);
       const { promise, resolve } = Promise.withResolvers<Ended>();
       void this.ended.then(resolve);
       return this.#running(pid, promise, resolve);
     } finally {
-      this.#children.begun();
+      this.#children.begun(pid);
     }
   }
 
@@ -448,7 +456,7 @@ export class Hand implements Contained {
     throw new Error("The container ended before the program began");
   }
 
-  /** Takes what the puppet answered before it ended, for whoever still waits. */
+  /** Takes what the puppet answered and told before it ended, for whoever still waits. */
   #takeRest(): void {
     try {
       while (this.kernel.receive(0));
@@ -461,13 +469,6 @@ export class Hand implements Contained {
   async #end(): Promise<Ended> {
     const end = await ended(this.#puppet.pidfd);
     const counts = this.#bounds?.counts() ?? {};
-    const news = new Uint8Array(NEWS_SIZE);
-    const more = () => self.call("recvfrom", this.#news.number, news, NEWS_SIZE, MSG.DONTWAIT, null, null) > 0;
-    try {
-      while (more()) this.#children.take(news);
-    } catch {
-      // there is no more, or what came was none
-    }
     this.#takeRest();
     this.kernel.cut();
     this.#puppet.socket.close();

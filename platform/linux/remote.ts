@@ -74,12 +74,17 @@ export class PuppetKernel implements Kernel {
     return prepared.read(answer!);
   }
 
-  /** Makes the calls of a batch, while the event loop goes on. Whoever watches the socket must call `received`. */
-  answered(prepared: Prepared): Promise<number[]> {
+  /**
+   * Makes the calls of a batch, while the event loop goes on. Whoever watches the socket must call `received`.
+   * @param take is given the results before anything that the puppet told behind them
+   */
+  answered(prepared: Prepared, take: (results: readonly number[]) => void = () => {}): Promise<number[]> {
     return new Promise((resolve, reject) => {
       this.send(prepared, (answer) => {
         try {
-          resolve(prepared.read(answer));
+          const results = prepared.read(answer);
+          take(results);
+          resolve(results);
         } catch (error) {
           reject(error);
         }
@@ -212,25 +217,40 @@ export class PuppetKernel implements Kernel {
     if (poll(polled, sockets.length, timeoutMs) === undefined) return true;
     if (this.#news !== undefined && (view.getInt16(POLLFD + 6, true) & POLLIN) !== 0) {
       const news = new Uint8Array(NEWS_SIZE);
-      if (self.call("recvfrom", this.#news.socket, news, NEWS_SIZE, MSG.DONTWAIT, null, null) === NEWS_SIZE)
+      if (self.call("recvfrom", this.#news.socket, news, NEWS_SIZE, MSG.DONTWAIT, null, null) === NEWS_SIZE) {
+        this.takeAnswers();
         this.#news.take(news);
+        return true;
+      }
     }
     if ((view.getInt16(6, true) & READABLE) === 0)
       return polled.some((byte, index) => index % POLLFD > 5 && byte !== 0);
-    const length = this.#read();
-    if (length === 0) throw new Error("The puppet ended before it answered");
-    this.received(packet.slice(0, length));
+    const answer = this.#read();
+    if (answer?.length === 0) throw new Error("The puppet ended before it answered");
+    if (answer !== undefined) this.received(answer);
     return true;
   }
 
-  #read(): number {
-    const read = () => self.call("recvfrom", this.#socket, packet, packet.length, MSG.DONTWAIT, null, null);
-    try {
-      return read();
-    } catch (error) {
-      // It ended with a frame unread, which is said before what it answered until then.
-      if (error instanceof SystemError && error.code === "ECONNRESET") return read();
-      throw error;
+  /** Takes the answers that have come. What the puppet tells of a child, on a socket of its own, comes behind the one that has its number. */
+  takeAnswers(): void {
+    while (this.#waiting.length > 0) {
+      const answer = this.#read();
+      if (answer === undefined || answer.length === 0) return; // there is none yet, or it has ended
+      this.received(answer);
+    }
+  }
+
+  /** What has come; undefined where nothing has. Nothing more comes behind an empty one. */
+  #read(): Uint8Array | undefined {
+    for (;;) {
+      try {
+        return packet.slice(0, self.call("recvfrom", this.#socket, packet, packet.length, MSG.DONTWAIT, null, null));
+      } catch (error) {
+        if (!(error instanceof SystemError)) throw error;
+        if (error.code === "EAGAIN") return undefined;
+        // It ended with a frame unread, which is said before what it answered until then.
+        if (error.code !== "ECONNRESET") throw error;
+      }
     }
   }
 
