@@ -82,7 +82,7 @@ describe("a flood of descriptors", () => {
       await using actor = await inside<Lanes>("lanes");
       const during = openDescriptors();
       expect(await actor.call.flood(file(plain))).toBeGreaterThan(0);
-      expect(openDescriptors()).toBe(during);
+      expect(openDescriptors()).toBeLessThanOrEqual(during); // of its start some may have been open still
       expect(await actor.call.echo("still there")).toBe("still there");
     }
     await until(() => openDescriptors() <= before);

@@ -404,7 +404,7 @@ async function host(name: string): Promise<string> {
   const child = Bun.spawn([process.execPath, script, name, base.program], {
     stdout: "pipe",
     stderr: "inherit",
-    timeout: 30_000,
+    timeout: 50_000,
     killSignal: "SIGKILL",
   });
   const output = await child.stdout.text();
@@ -460,7 +460,7 @@ describe("a host that is killed", () => {
       }
       await until(() => survivors().length === 0);
     },
-    240_000,
+    480_000,
   );
 });
 

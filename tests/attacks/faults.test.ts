@@ -8,7 +8,7 @@ import { errnoOf, FALLIBLE, type Fallible } from "./sabotage.ts";
 import type { Caller } from "./saboteur.ts";
 import { acts, Victim } from "./victim.ts";
 
-setDefaultTimeout(120_000); // hundreds of starts each, on a machine that may have other things to do
+setDefaultTimeout(300_000); // hundreds of starts each, on a machine that may have other things to do
 
 const testSeccomp = testIf("seccomp", hasFilters(), "this kernel takes no filters, or something refuses seccomp(2)");
 const ACTS: readonly Act[] = ["program", "container", "actor"];

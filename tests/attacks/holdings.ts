@@ -83,7 +83,7 @@ function read(path: string): string {
 }
 
 const LOOK_MS = 5;
-const PATIENCE = 400;
+const PATIENCE = 4000;
 
 /** What is held when nothing changes any more. */
 export async function calm(): Promise<Holdings> {

@@ -63,7 +63,7 @@ describe("limits.disk of an actor", () => {
       const directory = mkdtempSync(join(disk, "host-"));
       chmodSync(directory, 0o777);
       await using host = Bun.spawn([process.execPath, starved, when, directory], { stdin: "ignore" });
-      expect((await new Response(host.stdout).text()).trim()).toBe("LimitExceeded disk");
+      expect(JSON.parse(await new Response(host.stdout).text())).toEqual({ reason: "limit", limit: "disk" });
     });
 });
 

@@ -3,11 +3,8 @@ import { expect } from "bun:test";
 import { existsSync, mkdirSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { claim } from "../../platform/linux/cgroup/claim.ts";
 import { findTrees } from "../../platform/linux/cgroup/home.ts";
-import { Descriptor } from "../../syscalls/descriptor.ts";
-import { self } from "../../syscalls/kernel.ts";
-import { lock, open } from "../../syscalls/linux/file.ts";
-import { O } from "../../syscalls/linux/numbers.ts";
 import { testIf } from "../syscalls/requirement.ts";
 import { until } from "./arena.ts";
 
@@ -28,11 +25,10 @@ const named = () => `caisson.${Buffer.from(crypto.getRandomValues(new Uint8Array
 testTrees("the next host sweeps all trees of control groups, also those that it has no need of itself", async () => {
   const name = named();
   const left = others.map(({ parent }) => join(parent, name));
-  const living = join(others[0]!.parent, named());
+  const { directory: living, lock: owner } = claim(others[0]!.parent); // which other hosts do not sweep meanwhile
+  using _lock = owner;
   try {
-    for (const directory of [...left, living]) mkdirSync(directory);
-    using owner = new Descriptor(open(self, living, O.RDONLY | O.DIRECTORY | O.CLOEXEC));
-    lock(self, owner.number);
+    for (const directory of left) mkdirSync(directory);
     await using _ = Bun.spawn([process.execPath, host], { stdio: ["pipe", "inherit", "inherit"] });
     await until(() => !left.some((directory) => existsSync(directory)));
     expect(existsSync(living)).toBe(true);

@@ -92,6 +92,7 @@ for (const [grants, actor] of [
       expectRefused(await actor().call.local(name));
       expect(connections).toBe(before);
       expect(await control.call.local(name)).toEqual({ bun: "done", raw: "done" });
+      await until(() => connections >= before + 2); // who connects is through before who listens hears of it
     });
 
     test("a unix socket is out of reach even where its directory is granted", async () => {
@@ -99,6 +100,7 @@ for (const [grants, actor] of [
       expectRefused(await actor().call.local(path));
       expect(connections).toBe(before);
       expect(await control.call.local(path)).toEqual({ bun: "done", raw: "done" });
+      await until(() => connections >= before + 2); // who connects is through before who listens hears of it
     });
   });
 }

@@ -81,6 +81,7 @@ describe("a limit of all processes together, which prlimit(1) has none of:", () 
     });
     const { value } = await child.stdout.getReader().read();
     expect(Buffer.from(value!).toString()).toBe("done\n");
+    await child.exited; // what it leaves waits for ever
     for (const pid of survivors(base.program)) process.kill(Number(pid), "SIGKILL");
     const limits: SandboxLimits = { memory: "64 MiB" };
     expect((await ours([base.program, "share-for-ever", "16"], { sandbox: { limits } })).ended).toBe("memory");

@@ -29,7 +29,7 @@ describe("50 Workers", () => {
       expect(after.threads).toBeLessThanOrEqual(before.threads! + LEEWAY);
       expect(after.mappings).toBeLessThanOrEqual(before.mappings! + LEEWAY);
     },
-    120_000,
+    300_000,
   );
 
   // Of what is open for a moment only, a descriptor may be lost to whoever is stopped just then.
@@ -42,7 +42,7 @@ describe("50 Workers", () => {
       expect(after.descriptors).toBeLessThanOrEqual(before.descriptors! + LOST);
       for (const name of ["threads", "mappings"]) expect(after[name]).toBeLessThanOrEqual(before[name]! + LEEWAY);
     },
-    120_000,
+    300_000,
   );
 
   testPuppet(
@@ -52,6 +52,6 @@ describe("50 Workers", () => {
       expect(after.children).toBe(before.children! + COUNTED);
       expect(after.descriptors).toBeGreaterThan(before.descriptors! + LOST);
     },
-    120_000,
+    300_000,
   );
 });

@@ -19,7 +19,7 @@ import * as caisson from "../../src/index.ts";
 import * as syscalls from "../../syscalls/index.ts";
 import { testIf } from "../syscalls/requirement.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const project = join(import.meta.dir, "../..");
 

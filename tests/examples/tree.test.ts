@@ -1,6 +1,6 @@
 /** The Debian tree of the examples: that it is made, and that its programs run in it and from it alone. */
 import { afterAll, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { debianTree } from "../../examples/tree.ts";
@@ -8,12 +8,17 @@ import { testIf } from "../syscalls/requirement.ts";
 
 const temporary = mkdtempSync(join(tmpdir(), "caisson-tree-"));
 const tree = join(temporary, "tree");
-const clean = () => rmSync(temporary, { recursive: true, force: true });
+/** Where packages are downloaded to, and nobody else leaves anything. */
+const archives = mkdtempSync(join(tmpdir(), "caisson-archives-"));
+chmodSync(archives, 0o755); // root's apt-get downloads as a user of its own
+const clean = () => {
+  for (const each of [temporary, archives]) rmSync(each, { recursive: true, force: true });
+};
 afterAll(clean);
 
 const lines: string[] = [];
-const packages = () => readdirSync(tmpdir()).filter((name) => name.startsWith("caisson-packages-"));
-const before = packages();
+const { TMPDIR } = process.env;
+process.env.TMPDIR = archives;
 // A machine of another kind, without lists of packages or without a mirror cannot make one, which is no fault of ours.
 const failure = await debianTree(tree, (line) => lines.push(line)).then(
   () => "",
@@ -22,6 +27,8 @@ const failure = await debianTree(tree, (line) => lines.push(line)).then(
     return error.cause instanceof Error ? `${error.message}: ${error.cause.message}` : error.message;
   },
 );
+if (TMPDIR === undefined) delete process.env.TMPDIR;
+else process.env.TMPDIR = TMPDIR;
 const inTree = testIf("debian", failure === "", failure);
 
 inTree("debianTree() says what it does, and leaves no package behind", () => {
@@ -29,7 +36,7 @@ inTree("debianTree() says what it does, and leaves no package behind", () => {
     "Downloading base-files, dash, coreutils, apt and what they depend on",
     expect.stringMatching(new RegExp(`^Unpacking \\d+ packages into ${tree}$`)),
   ]);
-  expect(packages().filter((name) => !before.includes(name))).toEqual([]);
+  expect(readdirSync(archives)).toEqual([]);
 });
 
 const bubblewrap = Bun.which("bwrap");

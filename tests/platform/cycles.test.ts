@@ -9,7 +9,7 @@ const MARGIN_MIB = 24;
 
 interface Holdings {
   readonly descriptors: string[];
-  readonly children: unknown[];
+  readonly children: number[];
   readonly rssMib: number;
 }
 
@@ -23,7 +23,7 @@ testPuppet(
     const { before, after, ends }: { before: Holdings; after: Holdings; ends: Record<string, number> } =
       JSON.parse(output);
     expect(ends).toEqual({ killed: CYCLES / 2, "returned 7": CYCLES / 2 });
-    expect(after.descriptors.length).toBe(before.descriptors.length);
+    expect(after.descriptors.length).toBeLessThanOrEqual(before.descriptors.length);
     expect(after.children).toEqual(before.children); // the zygote, which stays
     expect(before.children.length).toBeLessThan(2);
     console.log(
@@ -31,5 +31,5 @@ testPuppet(
     );
     expect(after.rssMib - before.rssMib).toBeLessThan(MARGIN_MIB);
   },
-  120_000,
+  240_000,
 );

@@ -49,8 +49,8 @@ describe("settleEstates()", () => {
   testPuppet("ends what served the Worker, and closes what it owned once nothing lives that it started", async () => {
     const estate = await begin("caisson-test-gone");
     await estate.worker.terminate();
-    settleEstates();
-    expect(isChild(estate.servant)).toBe(false);
+    // Its thread may end a moment behind what terminate() tells.
+    for (; isChild(estate.servant); settleEstates()) await Bun.sleep(2);
     expect(isChild(estate.puppet)).toBe(true);
     expect(numbersOf("caisson-test-gone")).toContain(estate.owned);
 

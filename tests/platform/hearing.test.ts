@@ -187,8 +187,9 @@ describe("an observed program", () => {
 
   testHeard("that floods the log does not stop this process", async () => {
     const { directory, sandbox } = fixed("flood");
-    const script = `while true; do echo > ${directory}/made; done`;
+    const script = `n=0; while true; do echo > ${directory}/made; n=$((n + 1)); [ $n = 100 ] && echo flooded; done`;
     await using program = await exec(["sh", "-c", script], { sandbox, observe: true, stderr: "ignore" });
+    for await (const _ of program.stdout!) break; // for what is measured, and what is counted
     let worst = 0;
     for (let last = performance.now(), round = 0; round < 100; round++) {
       await Bun.sleep(10);
@@ -266,16 +267,17 @@ describe("hearingOf()", () => {
     using second = refused();
     const isHeard = ({ pid }: Held) => heard.some(({ confined }) => confined === pid);
     await until(() => isHeard(first) && isHeard(second));
-    // What this process hears itself and what the hearings do comes over sockets of their own.
-    await Bun.sleep(50);
     one!.of(first.pid);
+    // What this process hears itself and what the hearings do comes over sockets of their own.
+    await until(() => taken[0]!.length > 0);
     expect(taken.map(({ length }) => length)).toEqual([1, 0, 0]);
     expect(taken[0]).toMatchObject([{ path: secret, blockers: ["fs.read_file"] }]);
     other!.of(second.pid);
     none!.of(process.pid);
+    await until(() => taken[1]!.length > 0);
     expect(taken.map(({ length }) => length)).toEqual([1, 1, 0]);
     for (const each of [one, other, none, one]) await each!.end();
-    expect(listeners()).toBe(1); // that of this test
+    await until(() => listeners() === 1); // that of this test
   });
 
   test("is nothing where nobody asks", () => {

@@ -35,5 +35,5 @@ testPuppet(
       rmSync(own, { recursive: true });
     }
   },
-  240_000,
+  480_000,
 );

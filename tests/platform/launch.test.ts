@@ -7,10 +7,9 @@ import { SystemError } from "../../syscalls/error.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { createMemoryFile } from "../../syscalls/linux/file.ts";
 import { WALL } from "../../syscalls/linux/process.ts";
-import { awaitEnd, children, descriptorsOf, hold, statusOf, testPuppet, testRoot } from "./strings.ts";
+import { holdings, settled } from "../src/box.ts";
+import { awaitEnd, descriptorsOf, hold, statusOf, testPuppet, testRoot } from "./strings.ts";
 
-/** What this process holds that a puppet which did not come to be may have left. */
-const holdings = () => ({ descriptors: descriptorsOf("self"), children: children() });
 const NAMES: Readonly<Record<string, string>> = { mount: "mnt", network: "net" };
 
 describe("startPuppet()", () => {
@@ -56,7 +55,7 @@ describe("startPuppet()", () => {
     }
   });
 
-  testPuppet("throws the SystemError of the call that failed in the child, and leaves nothing", () => {
+  testPuppet("throws the SystemError of the call that failed in the child, and leaves nothing", async () => {
     hold()[Symbol.dispose](); // what is made once and kept is made now
     const before = holdings();
     let error: unknown;
@@ -68,14 +67,17 @@ describe("startPuppet()", () => {
     expect(error).toBeInstanceOf(SystemError);
     expect(error).toMatchObject({ code: "EBADF", syscall: "dup3" });
     expect((error as Error).message).toContain("65535");
-    expect(holdings()).toEqual(before);
+    await settled(before);
   });
 
-  testPuppet("throws the SystemError of clone3 for namespaces that the kernel refuses, and leaves nothing", () => {
-    const before = holdings();
-    expect(() => startPuppet({ namespaces: 1n << 63n, descriptors: [] })).toThrow("EINVAL: clone3");
-    expect(holdings()).toEqual(before);
-  });
+  testPuppet(
+    "throws the SystemError of clone3 for namespaces that the kernel refuses, and leaves nothing",
+    async () => {
+      const before = holdings();
+      expect(() => startPuppet({ namespaces: 1n << 63n, descriptors: [] })).toThrow("EINVAL: clone3");
+      await settled(before);
+    },
+  );
 
   testPuppet("makes one that returns 0 when the host closes its strings", () => {
     using puppet = hold();

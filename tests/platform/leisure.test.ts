@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, jest, test } from "bun:test";
-import { finish, Leisure } from "../../platform/linux/leisure.ts";
+import { Allowance, finish, Leisure } from "../../platform/linux/leisure.ts";
 
 describe("Leisure", () => {
   let nowMs = 0;
@@ -72,6 +72,53 @@ describe("Leisure", () => {
     expect(long!.at(-1)).toBeGreaterThanOrEqual(2 * 3 * 52 - 12);
   });
 
+  test("has who takes long wait for who does not", async () => {
+    const leisure = new Leisure(() => nowMs);
+    const [long, short]: number[][] = [[], []];
+    const ends: string[] = [];
+    void leisure.through(steps(3, 100, long!)).then(() => ends.push("long"));
+    await pass(50);
+    expect(long).toEqual([0]);
+    // It comes while the other one rests, and has all steps in a row but for its own rests.
+    void leisure.through(steps(10, 2, short!)).then(() => ends.push("short"));
+    await pass(800);
+    expect(ends).toEqual(["short", "long"]);
+    expect(long![1]!).toBeGreaterThan(short!.at(-1)!);
+  });
+
+  test("remembers of who comes again that they took long", async () => {
+    for (const [share, later] of [
+      [{ workedMs: 0 }, true],
+      [undefined, false],
+    ] as const) {
+      const leisure = new Leisure(() => nowMs);
+      const [long, other]: number[][] = [[], []];
+      void leisure.through(steps(1, 100, long!), share);
+      await pass(50); // it rests now
+      void leisure.through(steps(1, 100, long!), share);
+      void leisure.through(steps(1, 100, other!));
+      await pass(400);
+      expect(long![1]! > other![0]!).toBe(later);
+    }
+  });
+
+  test("lets nobody save up while they do not come", async () => {
+    const leisure = new Leisure(() => nowMs);
+    const [busy, idle]: number[][] = [[], []];
+    const [always, seldom] = [{ workedMs: 0 }, { workedMs: 0 }];
+    void leisure.through(steps(1, 1, idle!), seldom);
+    await pass(50);
+    void leisure.through(steps(10, 50, busy!), always);
+    await pass(1000);
+    void leisure.through(steps(5, 50, busy!), always);
+    await pass(50);
+    void leisure.through(steps(5, 50, idle!), seldom);
+    await pass(1000);
+    expect([busy!.length, idle!.length]).toEqual([15, 6]);
+    // They take turns.
+    expect(busy![12]!).toBeLessThan(idle![3]!);
+  });
+
   test("rejects with what a step throws, and goes on with others", async () => {
     const leisure = new Leisure(() => nowMs);
     function* failing(): Generator<void, void> {
@@ -81,6 +128,38 @@ describe("Leisure", () => {
     const failed = leisure.through(failing()).catch((error) => error.message);
     expect(await failed).toBe("Failed");
     expect(await leisure.through(steps(2, 1, []))).toBe("done");
+  });
+});
+
+describe("Allowance", () => {
+  const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+  test("is for all of a turn of the event loop, and there is one for each turn", async () => {
+    let nowMs = 0;
+    const allowance = new Allowance(10, () => nowMs);
+    const spend = (ms: number) =>
+      allowance.spend((mostMs) => {
+        nowMs += ms;
+        return mostMs;
+      });
+    expect([4, 0, 20, 1].map(spend)).toEqual([10, 6, 6, 0]);
+    await undefined;
+    expect(spend(1)).toBe(0);
+    await turn();
+    await turn();
+    expect([3, 0].map(spend)).toEqual([10, 7]);
+  });
+
+  test("counts what fails, too", () => {
+    let nowMs = 0;
+    const allowance = new Allowance(10, () => nowMs);
+    const fail = () =>
+      allowance.spend(() => {
+        nowMs += 8;
+        throw new Error("Failed");
+      });
+    expect(fail).toThrow("Failed");
+    expect(allowance.spend((mostMs) => mostMs)).toBe(2);
   });
 });
 

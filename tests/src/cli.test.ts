@@ -1,6 +1,16 @@
 // The command line as a user meets it: exit codes, streams, grants, and what is said when something is wrong.
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -9,9 +19,13 @@ import { coveredProc, namespaceRemedy, outerFilter, subordinateIds } from "../..
 import { describe as describeDiagnosis, diagnose, type Machine } from "../../src/doctor.ts";
 import { commandOf, UsageError } from "../../src/flags.ts";
 import { TerminalText } from "../../src/terminal.ts";
+import { Descriptor } from "../../syscalls/descriptor.ts";
+import { self } from "../../syscalls/kernel.ts";
+import { makePipe } from "../../syscalls/linux/file.ts";
+import { until } from "../attacks/arena.ts";
 
 // Whole processes, on machines that may be busy.
-setDefaultTimeout(20_000);
+setDefaultTimeout(60_000);
 
 const cli = fileURLToPath(new URL("../../src/cli.ts", import.meta.url));
 const directory = realpathSync(mkdtempSync(join(tmpdir(), "caisson-cli-")));
@@ -44,6 +58,18 @@ async function caisson(args: readonly string[], input = "") {
   await child.stdin.end();
   const [out, err, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
   return { code, out, err };
+}
+
+/** Whether a command runs its script. */
+function runs(command: number): boolean {
+  return readdirSync("/proc").some((pid) => {
+    try {
+      const status = readFileSync(`/proc/${pid}/status`, "utf8");
+      return status.includes(`\nPPid:\t${command}\n`) && readFileSync(`/proc/${pid}/cmdline`, "utf8") === "bun\0-\0";
+    } catch {
+      return false; // it is no process, or none any more
+    }
+  });
 }
 
 describe("caisson run", () => {
@@ -130,7 +156,7 @@ describe("caisson run", () => {
       out: "fine\n",
       err: "",
     });
-  }, 30_000);
+  });
 
   test("--promises, --unveil and --on-break narrow a script", async () => {
     writeFileSync(join(directory, "promised.txt"), "contents");
@@ -149,7 +175,7 @@ describe("caisson run", () => {
     expect(await asked("--unveil=promised.txt:r")).toMatchObject({ code: 0, out: "contents\nEROFS\nafter\n" });
     const killed = await asked("--unveil=promised.txt:rw", "--promises=stdio rpath", "--on-break=kill");
     expect({ code: killed.code > 128, out: killed.out }).toEqual({ code: true, out: "contents\n" });
-  }, 30_000);
+  });
 
   test("shows what is thrown by a timer, and what is no error", async () => {
     const name = script(`setTimeout(() => { throw { odd: 1 }; }, 1);`);
@@ -191,9 +217,9 @@ describe("caisson run", () => {
 
   test("ends with 124 when the time is over, and delivers what came before", async () => {
     const name = script(`console.log("here"); setInterval(() => {}, 1000);`);
-    const { code, out, err } = await caisson(["run", "--wall-time=2s", name]);
+    const { code, out, err } = await caisson(["run", "--wall-time=6s", name]); // to start takes a part of it
     expect({ code, out }).toEqual({ code: 124, out: "here\n" });
-    expect(err).toContain("--wall-time=2s");
+    expect(err).toContain("--wall-time=6s");
   });
 
   test("ends with 137 when the processor time is used up", async () => {
@@ -246,6 +272,30 @@ describe("caisson run", () => {
     });
     expect(await child.exited).toBe(1);
     expect(await child.stderr.text()).toContain("Cannot pass on what the script prints");
+  });
+
+  test("tells that more was printed than may be, also where the script had ended before that was read", async () => {
+    const name = script(`
+      import { writeSync } from "node:fs";
+      const print = () => writeSync(1, "x".repeat(100_000));
+      print();
+      setTimeout(print, 50);
+      process.stdin.on("end", print).resume();`);
+    const ends = makePipe(self);
+    using read = new Descriptor(ends.read);
+    const child = Bun.spawn([process.execPath, cli, "run", "--output=250kB", name], {
+      cwd: directory,
+      stdin: "pipe",
+      stdout: ends.write,
+      stderr: "pipe",
+    });
+    new Descriptor(ends.write).close();
+    await until(() => runs(child.pid));
+    await child.stdin.end();
+    await until(() => !runs(child.pid)); // nobody has read anything yet
+    const [out, err, code] = await Promise.all([Bun.file(read.number).text(), child.stderr.text(), child.exited]);
+    expect({ printed: out.length, code }).toEqual({ printed: 250_000, code: 137 });
+    expect(err).toContain("it printed too much: --output=250000B");
   });
 
   test("takes no configuration from the directory it is started in", async () => {

@@ -8,7 +8,7 @@ import { countDenials, Denials } from "../../src/denials.ts";
 import { type DenialEvent, denials, exec, network, spawn } from "../../src/index.ts";
 import { testIf } from "../syscalls/requirement.ts";
 
-setDefaultTimeout(30_000); // the machine may have other things to do
+setDefaultTimeout(120_000); // the machine may have other things to do
 
 const made = (target: string): Denial => ({
   actor: "a",
@@ -299,11 +299,14 @@ describe("a program's denials", () => {
   testBash("are what its proxy refused, and end with it", async () => {
     const everywhere = denials();
     const decided: boolean[] = [];
-    await using program = await exec([bash!, "-c", `${asks("b.example:443")}; ${asks("b.example:443")}`], {
+    await using program = await exec([bash!, "-c", `read -r; ${asks("b.example:443")}; ${asks("b.example:443")}`], {
       sandbox: { net: ["a.example:443"] },
+      stdin: "pipe",
       onDecision: ({ allowed }) => decided.push(allowed),
     });
-    const told = await all(program.denials);
+    const telling = all(program.denials);
+    await program.stdin!.getWriter().write(Buffer.from("now\n"));
+    const told = await telling;
     everywhere.end();
     expect(told.map(({ actor, target, grant }) => ({ actor, target, grant }))).toContainEqual({
       actor: bash!,

@@ -109,7 +109,7 @@ test("a name is resolved once, and what is connected to is what was decided on: 
   expect(new TextDecoder().decode(await connection.read())).toBe("here");
   expect([asked, connection.remoteAddress]).toEqual([1, "127.0.0.1"]);
   // The next decision is a new one, by the new answer.
-  expect(way.connect(`rebinding.example:${port}`)).rejects.toThrow("10.0.0.1 (private), and no rule names");
+  await expect(way.connect(`rebinding.example:${port}`)).rejects.toThrow("10.0.0.1 (private), and no rule names");
   expect(decisions.map(({ address, allowed }) => [address, allowed])).toEqual([
     ["127.0.0.1", true],
     ["10.0.0.1", false],

@@ -42,7 +42,7 @@ describe("cpuTime of a sandbox", () => {
     await using program = await exec(["perl", "-e", script], { sandbox: { limits: { cpuTimeSeconds: 0.3 } } });
     await program.exited;
     expect(program.exit).toEqual({ reason: "limit", limit: "cpuTime" });
-    expect(program.usage().cpuMs).toBeWithin(300, 1000);
+    expect(program.usage().cpuMs).toBeGreaterThanOrEqual(300);
   });
 
   testPrograms("is not told of one that killed itself before", async () => {

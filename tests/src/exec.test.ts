@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, closeSync, existsSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { NotRunnable } from "../../platform/index.ts";
@@ -7,6 +7,8 @@ import { exec, type RunOptions, run } from "../../src/exec.ts";
 import { bind, text, tmpfs } from "../../src/mounts.ts";
 import { failure, scratch, until } from "../attacks/arena.ts";
 import { holdings, root, settled, testBox } from "./box.ts";
+
+setDefaultTimeout(120_000); // programs by the dozen, on machines that may be busy
 
 const PATH = "/usr/bin:/bin";
 
@@ -143,7 +145,7 @@ describe("run()", () => {
       writeSync(waited.output, "later");
     }
     expect(await done).toMatchObject({ exitCode: 0, stdout: Buffer.from("later") });
-    using held = await shared({ container: { limits: { wallTime: "2 s" } } });
+    using held = await shared({ container: { limits: { wallTime: "5 s" } } }); // of which its start takes a part
     await held.go();
     expect(await failure(held.done)).toMatchObject({ name: "LimitExceeded", limit: "wallTime" });
   });
@@ -189,7 +191,7 @@ describe("run()", () => {
     const large = await sh(`head -c 10000 /dev/zero > ${write}/x`, { sandbox: { limits, write: [write] } }, ["head"]);
     expect(large.exitCode).not.toBe(0);
     expect(statSync(join(write, "x")).size).toBe(4096);
-    const forks = "i=0; while [ $i -lt 40 ]; do sleep 5 & i=$((i+1)); done; kill -KILL $$";
+    const forks = "i=0; while [ $i -lt 40 ]; do sleep 1000 & i=$((i+1)); done; kill -KILL $$";
     const many = await sh(forks, { sandbox: { limits } }, ["sleep"]);
     expect(many.stderr.toString()).toContain("Cannot fork");
   });
@@ -362,22 +364,18 @@ describe("exec()", () => {
     });
   });
 
-  testBox(
-    "a hundred programs, twenty at once, leave descriptors and children as they were",
-    async () => {
-      await run(["true"]);
-      const before = holdings();
-      for (let round = 0; round < 5; round++) {
-        const results = await Promise.all(Array.from({ length: 20 }, (_, index) => sh(`echo ${index}; exit ${index}`)));
-        expect(results.map(({ exitCode }) => exitCode)).toEqual(Array.from({ length: 20 }, (_, index) => index));
-        expect(results.map(({ stdout }) => Number(stdout.toString()))).toEqual(
-          Array.from({ length: 20 }, (_, index) => index),
-        );
-      }
-      await settled(before);
-    },
-    30_000,
-  );
+  testBox("a hundred programs, twenty at once, leave descriptors and children as they were", async () => {
+    await run(["true"]);
+    const before = holdings();
+    for (let round = 0; round < 5; round++) {
+      const results = await Promise.all(Array.from({ length: 20 }, (_, index) => sh(`echo ${index}; exit ${index}`)));
+      expect(results.map(({ exitCode }) => exitCode)).toEqual(Array.from({ length: 20 }, (_, index) => index));
+      expect(results.map(({ stdout }) => Number(stdout.toString()))).toEqual(
+        Array.from({ length: 20 }, (_, index) => index),
+      );
+    }
+    await settled(before);
+  });
 
   testBox("is no one inside: no capabilities, no groups of ours, nothing to gain", async () => {
     const { stdout } = await run(["cat", "/proc/self/status"]);

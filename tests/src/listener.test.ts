@@ -11,6 +11,7 @@ import { SOCK } from "../../syscalls/linux/constants.ts";
 import { connectTo, listenOn, openSocket, raiseLoopback, type SocketAddress } from "../../syscalls/linux/network.ts";
 import { CLONE } from "../../syscalls/linux/numbers.ts";
 import { receiveDescriptors, sendDescriptors, socketPair } from "../../syscalls/linux/socket.ts";
+import { until } from "../attacks/arena.ts";
 import { type Held, hold } from "../platform/strings.ts";
 import { testIf } from "../syscalls/requirement.ts";
 
@@ -228,8 +229,7 @@ describe("serve() and Client", () => {
     await cycle();
     const open = descriptors();
     for (let count = 0; count < 20; count++) await cycle();
-    for (let tries = 0; descriptors() > open + 5 && tries < 100; tries++) await Bun.sleep(20);
-    expect(descriptors()).toBeLessThanOrEqual(open + 5);
+    await until(() => descriptors() <= open + 5);
   });
 });
 

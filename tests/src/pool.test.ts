@@ -1,5 +1,5 @@
-import { describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdtempSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import Type from "typebox";
@@ -13,6 +13,8 @@ import {
   SchemaMismatch,
   spawn,
 } from "../../src/index.ts";
+
+setDefaultTimeout(120_000); // whole processes, on machines that may be busy
 
 type Pooled = typeof import("./fixtures/pooled.ts");
 const module = new URL("fixtures/pooled.ts", import.meta.url);
@@ -205,7 +207,9 @@ describe("pool()", () => {
     expect((await waited).message).toBe("no more");
     // Nobody is there, so each of these waits for a start, and each start fails.
     for (let round = 0; round < 2; round++) expect((await rejection(actors.call.leave())).message).toBe("no more");
-    await Bun.write(`${directory}/fickle.ts`, "export const leave = () => process.exit(2);");
+    // A start is tried at any time, and is to find the one or the other.
+    await Bun.write(`${directory}/next.ts`, "export const leave = () => process.exit(2);");
+    renameSync(`${directory}/next.ts`, `${directory}/fickle.ts`);
     await until(() => actors.actors.length === 1);
     expect((await rejection(actors.call.leave())).exit).toEqual({ reason: "returned", code: 2 });
   });
@@ -263,6 +267,20 @@ describe("pool()", () => {
     for (const error of await Promise.all(hung)) expect(error).toBeInstanceOf(ActorExit);
   });
 
+  test("one that has had its calls and has as many at a time as it may keeps others waiting, as any that is busy", async () => {
+    await using actors = await start({ size: 1, concurrency: 2, calls: 2 });
+    const [first] = actors.actors;
+    const [held, hung] = [actors.call.hold(), rejection(actors.call.hang())];
+    const waiting = actors.call.whoami();
+    expect([actors.actors.length, actors.waiting]).toEqual([1, 1]);
+    await first!.call.release();
+    await held;
+    expect((await waiting).calls).toBe(1);
+    expect(actors.actors).toHaveLength(2);
+    actors.kill();
+    expect(await hung).toBeInstanceOf(ActorExit);
+  });
+
   test("has twice its size at most, however many calls never end", async () => {
     await using actors = await start({ size: 1, concurrency: 2, calls: 2 });
     const hung: Promise<unknown>[] = [];
@@ -299,6 +317,18 @@ describe("pool()", () => {
     expect(await rejection(start({ size: 1, reserve: ready, sandbox: {} }))).toBeInstanceOf(TypeError);
     await using warned = await start({ size: 1, reserve: ready, priority: "high", onMemoryWarning: () => {} });
     expect(await warned.call.add(1, 2)).toBe(3);
+  });
+
+  test("goes on with a reserve that shares its scheduler, though no more may be alive than it has actors", async () => {
+    const scheduler = new Scheduler({ actors: 2 });
+    await using ready = await reserve({ size: 2, scheduler });
+    await using actors = await start({ size: 2, reserve: ready });
+    for (let round = 0; round < 2; round++) {
+      const ended = await Promise.all([1, 2].map((code) => rejection(actors.call.exit(code))));
+      expect(ended.map(({ exit }) => exit)).toEqual([1, 2].map((code) => ({ reason: "returned", code })) as never);
+      await until(() => actors.actors.length === 2);
+      expect(await Promise.all([actors.call.add(1, 2), actors.call.add(3, 4)])).toEqual([3, 7]);
+    }
   });
 
   test("the end of an await using ends all, and what is called then rejects", async () => {

@@ -432,6 +432,27 @@ describe("the end of a program", () => {
     expect(await program.exited).toBe(0);
   });
 
+  testBox("kill() refuses what is no signal, and sends nothing", async () => {
+    await using made = await box();
+    await using program = await made.exec(["/bin/sleep", "1000"]);
+    const expected = "a number from 1 to 64 or a signal's name, such as SIGTERM is expected";
+    for (const signal of ["SIGBOGUS", "TERM", "15", "toString", ["SIGTERM"], Number.NaN, -1, 0, 65, 1.5, {}, null])
+      expect(() => program.kill(signal as never)).toThrow(
+        new TypeError(
+          `Cannot use ${typeof signal === "number" ? signal : Bun.inspect(signal)} as a signal: ${expected}`,
+        ),
+      );
+    expect(() => program.kill("SIGTERM", "grup" as never)).toThrow(
+      new TypeError('Cannot use "grup" as who is sent it: "group" is expected'),
+    );
+    expect(program.exit).toBeUndefined();
+    program.kill(constants.signals.SIGUSR1);
+    expect([await program.exited, program.exit]).toEqual([
+      128 + constants.signals.SIGUSR1,
+      { reason: "killed", by: "kill" },
+    ]);
+  });
+
   testBox("tells what it used: its processor time and its peak", async () => {
     await using made = await box();
     await using idle = await made.exec(["/bin/true"]);

@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
+import type { ReadableStreamDefaultReader } from "node:stream/web";
 import { Pty } from "../../src/pty.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { openPeer, openPty, rawModes, setTerminalModes, terminalModes } from "../../syscalls/linux/terminal.ts";
@@ -10,6 +11,15 @@ const testSession = testIf("setsid", Bun.which("setsid") !== null, "there is no 
 
 async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await Bun.sleep(1);
+}
+
+/** Reads until it has said this: a terminal hands a line and its end over one after the other. */
+async function sees(reader: ReadableStreamDefaultReader<Uint8Array>, text: string): Promise<void> {
+  for (let seen = ""; !seen.includes(text); ) {
+    const { value, done } = await reader.read();
+    if (done) throw new Error(`The terminal ended behind ${JSON.stringify(seen)}, before ${JSON.stringify(text)}`);
+    seen += Buffer.from(value).toString();
+  }
 }
 
 /** A program on a terminal of its own. */
@@ -79,8 +89,7 @@ test("what a person types comes as lines, echoed", async () => {
 
 testSession("Ctrl-C interrupts the program in front", async () => {
   const { pty, child } = start("setsid", "--ctty", "--wait", "sh", "-c", "echo up; exec sleep 1000");
-  const reader = pty.readable.getReader();
-  await reader.read();
+  await sees(pty.readable.getReader(), "up\r\n");
   await pty.write(Uint8Array.of(3));
   expect(await child.exited).toBe(130);
 });
@@ -88,20 +97,16 @@ testSession("Ctrl-C interrupts the program in front", async () => {
 testSession("resize() is told to the program in front", async () => {
   const script = `trap 'stty size; exit' WINCH; echo up; while :; do sleep 0.01; done`;
   const { pty } = start("setsid", "--ctty", "--wait", "sh", "-c", script);
-  let seen = "";
   const reader = pty.readable.getReader();
-  const sees = async (text: string) => {
-    while (!seen.includes(text)) seen += Buffer.from((await reader.read()).value!).toString();
-  };
-  await sees("up");
+  await sees(reader, "up");
   pty.resize({ columns: 132, rows: 50 });
-  await sees("50 132");
+  await sees(reader, "50 132");
 });
 
 testSession("close() hangs up, and resize() does nothing then", async () => {
   const { pty, child } = start("setsid", "--ctty", "--wait", "sh", "-c", "echo up; exec sleep 1000");
   const reader = pty.readable.getReader();
-  await reader.read();
+  await sees(reader, "up\r\n");
   const rest = reader.read();
   pty.close();
   pty.resize({ columns: 1, rows: 1 });

@@ -1,7 +1,8 @@
-import { afterEach, describe, expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
+import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { platform } from "../../platform/index.ts";
 import {
   Actor,
   ActorExit,
@@ -16,8 +17,11 @@ import {
 import { inspections, onDeparture } from "../../src/roster.ts";
 import { hasFilters } from "../../syscalls/linux/seccomp.ts";
 import type * as Observed from "../attacks/fixtures/observed.ts";
+import { children } from "../platform/strings.ts";
 import { testIf } from "../syscalls/requirement.ts";
 import { cleanUp, frame, hello, link, MESSAGE, payload, RESULT, ready, Script, START, u32 } from "./wire.ts";
+
+setDefaultTimeout(120_000); // whole processes, on machines that may be busy
 
 type Pooled = typeof import("./fixtures/pooled.ts");
 const module = new URL("fixtures/pooled.ts", import.meta.url);
@@ -28,13 +32,17 @@ const rejection = (promise: Promise<unknown>): Promise<Error & Record<string, un
     () => Promise.reject(new Error("Nothing was thrown")),
     (error) => error,
   );
+/** So many wait. */
+async function waiting(scheduler: Scheduler, count: number): Promise<void> {
+  while (scheduler.load.waiting !== count) await new Promise((resolve) => setTimeout(resolve, 1));
+}
 async function full(kept: Reserve, size: number): Promise<void> {
   while (kept.ready < size) await new Promise((resolve) => setTimeout(resolve, 1));
 }
-/** Children of this process, whichever of its threads they belong to. */
-function children(): number[] {
-  const tasks = readdirSync("/proc/self/task");
-  return tasks.flatMap((task) => readFileSync(`/proc/self/task/${task}/children`, "utf8").split(" ")).map(Number);
+/** The processes that wait in reserves. */
+async function parked(): Promise<number[]> {
+  const all = [...(await inspections()).values()];
+  return all.filter(({ state }) => state === "parked").map(({ pid }) => pid);
 }
 
 afterEach(cleanUp);
@@ -56,13 +64,12 @@ describe("reserve()", () => {
 
   test("gives away who came last, for it is the warmest", async () => {
     await using kept = await reserve({ size: 2 });
-    const parked = async () => [...(await inspections()).values()].filter(({ state }) => state === "parked");
-    const before = (await parked()).map(({ pid }) => pid);
+    const before = await parked();
     await using _first = await kept.spawn<Pooled>(module);
     await full(kept, 2);
-    const last = (await parked()).filter(({ pid }) => !before.includes(pid));
+    const last = (await parked()).filter((pid) => !before.includes(pid));
     await using second = await kept.spawn<Pooled>(module);
-    expect(last.map(({ pid }) => pid)).toEqual([second.pid]);
+    expect(last).toEqual([second.pid]);
   });
 
   test("starts a new one where none is ready", async () => {
@@ -110,16 +117,16 @@ describe("reserve()", () => {
   });
 
   test("replaces those that die while they wait", async () => {
+    const others = await parked();
     await using kept = await reserve({ size: 2 });
-    await using taken = await kept.spawn<Pooled>(module);
-    await full(kept, 2);
-    const parked = children().filter((pid) => pid !== taken.pid && isActor(pid));
-    expect(parked).toHaveLength(2);
-    for (const pid of parked) process.kill(pid, "SIGKILL");
-    while (kept.ready > 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    const mine = (await parked()).filter((pid) => !others.includes(pid));
+    expect(mine).toHaveLength(2);
+    for (const pid of mine) process.kill(pid, "SIGKILL");
+    // Who replaces the one may be ready before the other is gone: there need not be a time when nobody is.
+    while ((await parked()).some((pid) => mine.includes(pid))) await new Promise((resolve) => setTimeout(resolve, 1));
     await full(kept, 2);
     await using actor = await kept.spawn<Pooled>(module);
-    expect(parked).not.toContain(actor.pid);
+    expect(mine).not.toContain(actor.pid);
     expect(await actor.call.add(1, 2)).toBe(3);
   });
 
@@ -141,10 +148,17 @@ describe("reserve()", () => {
   });
 
   test("wallTime counts from when it is taken", async () => {
-    await using kept = await reserve({ size: 1, sandbox: { limits: { wallTime: "300 ms" } } });
-    await new Promise((resolve) => setTimeout(resolve, 400)); // longer than it may live once it is taken
+    const wallTimeMs = 1_234_567_890; // no other timer's: this one is moved by hand
+    using timers = spyOn(globalThis, "setTimeout");
+    const over = () =>
+      timers.mock.calls.filter(([, delayMs]) => delayMs === wallTimeMs).map(([end]) => end as () => void);
+    await using kept = await reserve({ size: 1, sandbox: { limits: { wallTimeMs } } });
+    expect(over()).toEqual([]);
     await using actor = await kept.spawn<Pooled>(module);
     expect(await actor.call.add(1, 2)).toBe(3);
+    const [end, ...more] = over();
+    expect(more).toEqual([]);
+    end!();
     expect(await actor.exited).toEqual({ reason: "limit", limit: "wallTime" });
   });
 
@@ -217,6 +231,115 @@ describe("reserve()", () => {
     expect(kept.ready).toBe(1);
   });
 
+  test("a spawn that waits for a place gets the process that was parked there meanwhile", async () => {
+    const scheduler = new Scheduler({ actors: 1 });
+    await using kept = await reserve({ size: 1, scheduler });
+    const first = await kept.spawn<Pooled>(module);
+    await waiting(scheduler, 1); // for a place to make the next in
+    await first[Symbol.asyncDispose]();
+    expect(scheduler.load).toMatchObject({ actors: 1, waiting: 0 });
+    expect(kept.ready).toBe(0);
+    await using second = await kept.spawn<Pooled>(module, { name: "second" });
+    expect(await second.call.add(1, 2)).toBe(3);
+    expect(second.inspect()).toMatchObject({ name: "second", state: "running" });
+    await waiting(scheduler, 1); // it was taken, so another one is to be made
+    expect(scheduler.load).toMatchObject({ actors: 1 });
+    expect(kept.ready).toBe(0);
+  });
+
+  test("spawns that wait are served by priority, whether a place is free or a process parked, and not those that were given up", async () => {
+    const scheduler = new Scheduler({ actors: 1 });
+    await using kept = await reserve({ size: 1, scheduler });
+    const first = await kept.spawn<Pooled>(module);
+    await waiting(scheduler, 1);
+    const controller = new AbortController();
+    const given = rejection(kept.spawn(module, { priority: "high", signal: controller.signal }));
+    const served: string[] = [];
+    const all = (["low", "normal", "high"] as const).map(async (priority) => {
+      await using actor = await kept.spawn<Pooled>(module, { priority });
+      served.push(priority);
+      expect(await actor.call.add(1, 2)).toBe(3);
+    });
+    expect(scheduler.load.waiting).toBe(5);
+    controller.abort(new Error("changed my mind"));
+    expect((await given).message).toBe("changed my mind");
+    await first[Symbol.asyncDispose]();
+    await Promise.all(all);
+    expect(served).toEqual(["high", "normal", "low"]);
+  });
+
+  test("what waits when it is closed rejects: for a place, and for its code", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "caisson-test-"));
+    using _removed = { [Symbol.dispose]: () => rmSync(directory, { recursive: true }) };
+    const path = join(directory, "one.ts");
+    await Bun.write(path, "export const one = () => 1;");
+    const scheduler = new Scheduler({ actors: 1 });
+    const kept = await reserve({ size: 1, scheduler });
+    await using first = await kept.spawn<Pooled>(module);
+    await waiting(scheduler, 1);
+    const [placeless, codeless] = [rejection(kept.spawn(module)), rejection(kept.spawn(path))];
+    expect(scheduler.load.waiting).toBe(2); // the other's code is not there yet
+    await kept[Symbol.asyncDispose]();
+    for (const each of [placeless, codeless])
+      expect((await each).message).toBe("Cannot spawn from this reserve: it is closed");
+    expect(scheduler.load).toMatchObject({ actors: 1, waiting: 0 });
+    expect(await first.call.add(1, 2)).toBe(3);
+  });
+
+  test("a spawn that was given up before its code was there takes nobody", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "caisson-test-"));
+    using _removed = { [Symbol.dispose]: () => rmSync(directory, { recursive: true }) };
+    await Bun.write(join(directory, "one.ts"), "export const one = () => 1;");
+    await using kept = await reserve({ size: 1 });
+    const controller = new AbortController();
+    const given = rejection(kept.spawn(join(directory, "one.ts"), { signal: controller.signal }));
+    controller.abort(new Error("changed my mind"));
+    expect((await given).message).toBe("changed my mind");
+    expect(kept.ready).toBe(1);
+  });
+
+  test("what is started anew starts where the reserve was made, as what waits does", async () => {
+    const place = realpathSync(mkdtempSync(join(tmpdir(), "caisson-reserve-")));
+    using _removed = { [Symbol.dispose]: () => rmSync(place, { recursive: true }) };
+    writeFileSync(join(place, "one.txt"), "one");
+    const before = process.cwd();
+    process.chdir(place);
+    const making = reserve({ size: 1, sandbox: { read: ["one.txt"] } });
+    process.chdir(before);
+    await using kept = await making;
+    const [warm, cold] = await Promise.all([1, 2].map(() => kept.spawn<typeof Observed>(observed)));
+    await using _warm = warm!;
+    await using _cold = cold!;
+    for (const actor of [warm!, cold!]) expect(await actor.call.read("one.txt")).toBe("done");
+  });
+
+  test("rejects as spawn does where its actors end before they are ready", async () => {
+    const confine = platform.confine.bind(platform);
+    using _ended = spyOn(platform, "confine").mockImplementation((...what) => {
+      const confined = confine(...what);
+      void confined.started.then(() => process.kill(confined.pid, "SIGKILL"));
+      return confined;
+    });
+    const ended = { name: "ActorExit", exit: { reason: "signal", signal: "SIGKILL" } };
+    expect(await rejection(spawn(module))).toMatchObject(ended);
+    expect(await rejection(reserve({ size: 1 }))).toMatchObject(ended);
+  });
+
+  test("needs no working directory, and neither does spawn", async () => {
+    const cwd = mkdtempSync(join(tmpdir(), "caisson-test-"));
+    const script = `
+      import { rmdirSync } from "node:fs";
+      import { reserve, spawn } from "${join(import.meta.dir, "../../src/index.ts")}";
+      rmdirSync("${cwd}"); // whoever asked for it before would be told from memory
+      await using cold = await spawn("${module.pathname}");
+      await using kept = await reserve({ size: 1 });
+      await using warm = await kept.spawn("${module.pathname}");
+      console.log(await cold.call.add(1, 2), await warm.call.add(3, 4));`;
+    const host = Bun.spawn([process.execPath, "-e", script], { cwd, stdout: "pipe", stderr: "pipe" });
+    expect([await host.stdout.text(), await host.stderr.text()]).toEqual(["3 7\n", ""]);
+    expect(existsSync(cwd)).toBeFalse();
+  });
+
   test("keeps within its scheduler, which has all back at the end", async () => {
     const scheduler = new Scheduler({ actors: 3, queue: 0 });
     const kept = await reserve({ size: 3, scheduler });
@@ -234,15 +357,27 @@ describe("reserve()", () => {
 
   test("the end of an await using ends those that are just being made, too", async () => {
     const scheduler = new Scheduler({ starts: 1 });
-    const kept = await reserve({ size: 2, scheduler });
-    await using _taken = await kept.spawn<Pooled>(module);
-    while (scheduler.load.starts === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    const kept = await reserve({ size: 1, scheduler });
+    const begun = Promise.withResolvers<void>();
+    const enter = scheduler.enter.bind(scheduler);
+    scheduler.enter = (request) => {
+      const entered = enter(request);
+      void entered.then(() => begun.resolve());
+      return entered;
+    };
+    const taking = kept.spawn<Pooled>(module);
+    await begun.promise; // before who was taken is loaded, or long after
+    expect(scheduler.load.starts).toBe(1);
     await kept[Symbol.asyncDispose]();
     expect(scheduler.load).toMatchObject({ starts: 0, actors: 1, waiting: 0 });
+    await using _taken = await taking;
   });
 
   test("those that wait are seen as parked; who is taken is seen by its own name, and has not left", async () => {
-    const mine = async () => [...(await inspections()).values()].filter(({ pid }) => children().includes(pid));
+    const mine = async () => {
+      const pids = children().map(({ pid }) => pid);
+      return [...(await inspections()).values()].filter(({ pid }) => pids.includes(pid));
+    };
     const gone: { readonly name: string; readonly exit: Exit | undefined }[] = [];
     using _told = onDeparture(({ name }, exit) => void gone.push({ name, exit }));
     const kept = await reserve({ size: 2, name: "parsers" });
@@ -300,7 +435,8 @@ describe("reserve()", () => {
       scheduler: new Scheduler(),
       observe: true,
     };
-    await using kept = await reserve({ size: 1, sandbox: { read: [directory] } });
+    const scheduler = new Scheduler({ actors: 2 });
+    await using kept = await reserve({ size: 1, sandbox: { read: [directory] }, scheduler });
     const refuses = async () => {
       for (const [key, value] of Object.entries(said)) {
         const error = await rejection(kept.spawn(module, { [key]: value }));
@@ -310,11 +446,15 @@ describe("reserve()", () => {
     };
     await refuses();
     expect(kept.ready).toBe(1);
+    const other = await scheduler.enter({ name: "other", limits: { memory: 1, processes: 1 } });
     // A key without a value says nothing: it is not taken for an empty sandbox.
     await using warm = await kept.spawn<typeof Observed>(observed, { sandbox: undefined } as object);
-    expect(kept.ready).toBe(0);
+    expect(kept.ready).toBe(0); // there is no room for another one
     await refuses();
-    await using cold = await kept.spawn<typeof Observed>(observed, { sandbox: undefined } as object);
+    const coming = kept.spawn<typeof Observed>(observed, { sandbox: undefined } as object);
+    while (scheduler.load.waiting < 2) await new Promise((resolve) => setTimeout(resolve, 1));
+    other.leave();
+    await using cold = await coming;
     expect([await warm.call.read(file), await cold.call.read(file)]).toEqual(["done", "done"]);
   });
 
@@ -327,15 +467,6 @@ describe("reserve()", () => {
     expect(kept.ready).toBe(1);
   });
 });
-
-/** Whether a child is Bun inside its walls, and no zygote. */
-function isActor(pid: number): boolean {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, "utf8").startsWith("bun\0-");
-  } catch {
-    return false;
-  }
-}
 
 describe("Channel.exercised()", () => {
   test("has code be sent once more, and the actor answers for that alone", async () => {

@@ -7,12 +7,18 @@ import type { Place, Priority } from "../../src/scheduler.ts";
 const MIB = 2 ** 20;
 const request = (
   name: string,
-  { memory = 64 * MIB, priority = "normal" as Priority, signal = undefined as AbortSignal | undefined } = {},
+  {
+    memory = 64 * MIB,
+    priority = "normal" as Priority,
+    signal = undefined as AbortSignal | undefined,
+    of = undefined as object | undefined,
+  } = {},
 ) => ({
   name,
   limits: { memory, processes: 1 },
   priority,
   signal,
+  of,
 });
 /** Lets all that has been resolved go on. */
 const settled = () => new Promise((resolve) => setImmediate(resolve));
@@ -158,6 +164,61 @@ describe("Scheduler.enter()", () => {
     for (const options of [{ starts: 0 }, { actors: 1.5 }, { memory: "5" }, { queue: -1 }, { processes: Number.NaN }])
       expect(() => new Scheduler(options)).toThrow(RangeError);
     expect(() => new Scheduler({ memory: "1 MiB", memoryBytes: 1 })).toThrow(TypeError);
+  });
+});
+
+describe("Scheduler.pass()", () => {
+  const [own, others] = [{}, {}];
+
+  test("hands a place to the first of the highest priority that waits for one of its owner, and counts it on", async () => {
+    const scheduler = new Scheduler({ actors: 1 });
+    const { admitted, places, ask } = asking(scheduler);
+    await ask("first");
+    void ask("anybody", { priority: "high" });
+    void ask("another's", { priority: "high", of: others });
+    void ask("low", { priority: "low", of: own });
+    void ask("normal 1", { of: own });
+    void ask("normal 2", { of: own });
+    for (const [index, heir] of ["normal 1", "normal 2", "low"].entries()) {
+      const place = places.get(admitted.at(-1)!)!;
+      expect(scheduler.pass(place, own)).toBeTrue();
+      await settled();
+      expect(admitted.at(-1)).toBe(heir);
+      expect(places.get(heir)).toBe(place);
+      expect(scheduler.load).toMatchObject({ actors: 1, memory: 64 * MIB, waiting: 4 - index });
+    }
+    expect(scheduler.pass(places.get("low")!, own)).toBeFalse();
+    places.get("low")!.leave();
+    await settled();
+    expect(admitted.slice(4)).toEqual(["anybody"]);
+  });
+
+  test("finds nobody who was let in by then, or gave up", async () => {
+    const scheduler = new Scheduler({ actors: 1 });
+    const { admitted, places, ask } = asking(scheduler);
+    await ask("first", { of: own });
+    const controller = new AbortController();
+    const gone = ask("gone", { of: own, signal: controller.signal }).catch((thrown) => thrown);
+    const next = ask("next", { of: own });
+    controller.abort(new Error("changed my mind"));
+    expect((await gone).message).toBe("changed my mind");
+    places.get("first")!.leave();
+    await next;
+    expect(scheduler.pass(places.get("next")!, own)).toBeFalse();
+    expect(admitted).toEqual(["first", "next"]);
+  });
+
+  test("lets those in that stood behind who has it, and need less", async () => {
+    const scheduler = new Scheduler({ memory: "100 MiB" });
+    const { admitted, places, ask } = asking(scheduler);
+    await ask("first");
+    void ask("large", { of: own });
+    void ask("small", { memory: MIB });
+    await settled();
+    expect(admitted).toEqual(["first"]);
+    expect(scheduler.pass(places.get("first")!, own)).toBeTrue();
+    await settled();
+    expect(admitted).toEqual(["first", "large", "small"]);
   });
 });
 

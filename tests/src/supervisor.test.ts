@@ -132,6 +132,21 @@ describe("supervise", () => {
     expect(troupe.told()).toBe("+a -a +s -s");
   });
 
+  test("rejects with its AbortSignal's reason also where the last start heeds nothing, and ends what that brings", async () => {
+    const troupe = new Troupe();
+    const abort = new AbortController();
+    const last: ChildSpec = {
+      id: "last",
+      async start(signal) {
+        abort.abort(new Error("The house is on fire"));
+        return (await troupe.spec("z").start(signal)) as Child;
+      },
+    };
+    const starting = startSupervisor({ children: [troupe.spec("a"), last], signal: abort.signal }, new HandClock());
+    expect(await refusal(starting)).toBe(abort.signal.reason);
+    expect(troupe.told()).toBe("+a -a +z -z");
+  });
+
   test("rejects with what a start threw, though its AbortSignal is aborted behind that", async () => {
     const abort = new AbortController();
     const troupe = new Troupe();

@@ -161,6 +161,7 @@ describe("exit of a program", () => {
     await using made = await box([], { limits: { outputBytes: 1000 } });
     await using quiet = await made.exec(["/bin/sh", "-c", "head -c 600 /dev/zero"], { env: { PATH: "/usr/bin:/bin" } });
     expect((await new Response(quiet.stdout).bytes()).length).toBe(600);
+    await quiet.exited; // which is behind the end of what it prints
     await using loud = await made.exec(["/bin/sh", "-c", "while :; do echo yes; done"]);
     expect((await new Response(loud.stdout).bytes()).length).toBe(400);
     await Promise.all([loud.exited, made.exited]);

@@ -46,6 +46,7 @@ const testC = testIf(
 const inside = () => hold(CLONE.NEWNET | (abilities().namespaces & CLONE.NEWUSER));
 const LOOPBACK = { family: "INET", address: "127.0.0.1", port: 0 } as const;
 const LOOPBACK6 = { family: "INET6", address: "::1", port: 0 } as const;
+const POLLOUT = 4;
 
 describe("parseIp() and formatIp()", () => {
   for (const [text, canonical] of Object.entries({
@@ -226,6 +227,10 @@ describe("sockets", () => {
     raiseLoopback(puppet.kernel);
     const socket = openSocket(puppet.kernel, "INET", SOCK.NONBLOCK);
     expect(connectTo(puppet.kernel, socket, { ...LOOPBACK, port: 1 })).toBe(false);
+    const poll = new Uint8Array(8);
+    new DataView(poll.buffer).setInt32(0, socket, true);
+    poll[4] = POLLOUT;
+    puppet.kernel.call("poll", poll, 1, -1); // the answer of the other end comes when the kernel comes to it
     expect([takeError(puppet.kernel, socket), takeError(puppet.kernel, socket)]).toEqual([ERRNO.ECONNREFUSED, 0]);
   });
 

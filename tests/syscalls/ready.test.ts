@@ -23,7 +23,7 @@ test("ready() settles when there is something to read, and reads nothing of it",
   await waiting;
   const into = Buffer.alloc(16);
   expect(into.toString("utf8", 0, self.call("read", socket.number, into, into.length))).toBe("packet");
-  await until(() => openDescriptors() === before + 2);
+  await until(() => openDescriptors() <= before + 2);
 });
 
 test("ready() settles at the other's end", async () => {

@@ -127,7 +127,7 @@ testEach(
       runs(1000),
     );
   },
-  120_000,
+  300_000,
 );
 
 const OTHER = MACHINE === "x64" ? "arm64" : "x64";
@@ -141,7 +141,7 @@ testLibseccomp(
       runs(300),
     );
   },
-  60_000,
+  120_000,
 );
 
 testKernel(
@@ -149,7 +149,7 @@ testKernel(
   () => {
     for (const filter of several(200, randomFilter)) kernelAgrees(filter, [program(filter)]);
   },
-  60_000,
+  120_000,
 );
 
 /** Conditions in conditions, the order of rules: about calls that the kernel can be asked about. */
