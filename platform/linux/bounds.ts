@@ -154,11 +154,12 @@ export class Bounds {
       kill();
     };
     const look = shared(async () => await read());
+    const share = { workedMs: 0 };
     // Of pages that several processes share, each has all resident: whether they are many is looked into when they seem to be.
     const bytesBelow = (least: number) => async () => {
       const resident = kibibytes((await look())?.memoryKib);
       if (resident === undefined || resident < least) return resident;
-      return kibibytes(await leisure.through(lookAtShares(pid, least / 1024)));
+      return kibibytes(await leisure.through(lookAtShares(pid, least / 1024), share));
     };
     // What is missing one process does not go on: v2 ends all of them by itself.
     if (govern) {

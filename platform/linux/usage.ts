@@ -1,5 +1,8 @@
 /** What processes used so far, as /proc tells it. `proc_pid_stat(5)`, `proc_pid_status(5)`, `proc_pid_io(5)` */
 import { readdirSync, readFileSync } from "node:fs";
+import { SystemError } from "../../syscalls/error.ts";
+import { self } from "../../syscalls/kernel.ts";
+import { sharesMemory } from "../../syscalls/linux/process.ts";
 import type { Counters } from "../platform.ts";
 import type { Counts } from "./cgroup/counts.ts";
 import { finish } from "./leisure.ts";
@@ -52,7 +55,7 @@ export interface Status {
   readonly pids: readonly number[];
 }
 
-/** Reads `status`. Who has ended and is not reaped has no memory any more. */
+/** Reads `status`. Who has ended and is not reaped has no memory any more: nor has a process whose first thread has, by what that says. */
 export function parseStatus(text: string): Status {
   // In here the kernel escapes the ends of lines in names.
   const value = (name: string) => {
@@ -84,7 +87,7 @@ export function parseIo(text: string): { readonly readBytes: number; readonly wr
  */
 export function countersOf(pid: number): Counters | undefined {
   const stat = statOf(pid);
-  return stat && countersBy(pid, stat, true);
+  return stat && finish(lookAtCounters(pid, stat));
 }
 
 function statOf(pid: number): Stat | undefined {
@@ -92,22 +95,40 @@ function statOf(pid: number): Stat | undefined {
   return text === undefined ? undefined : parseStat(text);
 }
 
-/** @param storage whether what it read and wrote is looked up, too */
-function countersBy(pid: number, stat: Stat, storage: boolean): Counters | undefined {
+/** How a process is looked at. */
+interface Look {
+  /** Whether what it read and wrote is looked up, too. */
+  readonly storage?: boolean;
+  /** Whether time is up: what a look has not come to by then is left out. */
+  readonly late?: () => boolean;
+}
+
+/** What one process used, looking at one of its threads in each step. */
+function* lookAtCounters(
+  pid: number,
+  stat: Stat,
+  { storage = true, late = never }: Look = {},
+): Generator<void, Counters | undefined> {
   const status = contentOf(`/proc/${pid}/status`);
   if (status === undefined) return undefined;
   const main = parseStatus(status);
-  const others = main.threads > 1 ? threadsOf(pid).filter((tid) => tid !== `${pid}`) : [];
-  const texts = others.map((tid) => contentOf(`/proc/${pid}/task/${tid}/status`));
-  const each = [main, ...texts.filter((text) => text !== undefined).map(parseStatus)];
   const io = storage ? contentOf(`/proc/${pid}/io`) : undefined;
+  const each = [main];
+  for (const tid of main.threads > 1 ? threadsOf(pid) : []) {
+    if (tid === `${pid}`) continue;
+    if (late()) break;
+    yield;
+    const text = contentOf(`/proc/${pid}/task/${tid}/status`);
+    if (text !== undefined) each.push(parseStatus(text));
+  }
   const { minorFaults, majorFaults, userMicroseconds, systemMicroseconds } = stat;
+  const { memoryKib, peakKib } = each.find(hasMemory) ?? main;
   return {
     cpuMicroseconds: userMicroseconds + systemMicroseconds,
     userMicroseconds,
     systemMicroseconds,
-    memoryKib: main.memoryKib,
-    peakKib: main.peakKib,
+    memoryKib,
+    peakKib,
     minorFaults,
     majorFaults,
     voluntarySwitches: sum(each, "voluntarySwitches"),
@@ -117,28 +138,60 @@ function countersBy(pid: number, stat: Stat, storage: boolean): Counters | undef
   };
 }
 
+const never = () => false;
+
+const hasMemory = ({ memoryKib }: Status) => memoryKib > 0;
+
+/**
+ * A thread of a process that has memory still, and what it says. Undefined where there is none; and where that memory is its parent's, as it is of a child
+ * of `vfork` until it executes something.
+ * @param parent such a thread of the parent: without memory they would be the same
+ */
+function livingThreadOf(pid: number, parent?: string): Living | undefined {
+  const living = threadWithMemory(pid);
+  if (living === undefined || parent === undefined) return living;
+  // It may have executed something since it was looked at.
+  return isIn(Number(parent), Number(living.tid)) ? undefined : threadWithMemory(pid);
+}
+
+type Living = Status & { readonly tid: string };
+
+function threadWithMemory(pid: number): Living | undefined {
+  const text = contentOf(`/proc/${pid}/status`);
+  if (text === undefined) return undefined;
+  const main = parseStatus(text);
+  if (hasMemory(main)) return { ...main, tid: `${pid}` };
+  for (const tid of main.threads > 1 ? threadsOf(pid) : []) {
+    const status = parseStatus(contentOf(`/proc/${pid}/task/${tid}/status`) ?? "");
+    if (hasMemory(status)) return { ...status, tid };
+  }
+}
+
 /** So many processes are looked at beside the first one: each takes some 50 µs. */
 export const MOST_LOOKED_AT = 1024;
 
-/** Looks at a process and at all beneath it, one in each step: parents before their children. Undefined where it is not there. */
+/** Looks at a process and at all beneath it, one or one of its threads in each step: parents before their children. Undefined where it is not there. */
 function* walk<Seen>(
   pid: number,
-  look: (pid: number, stat: Stat) => Seen | undefined,
-  { childrenOf = readChildren, mostMs = Number.POSITIVE_INFINITY }: Pick<TreeLook, "childrenOf" | "mostMs"> = {},
+  look: (pid: number, stat: Stat, late: () => boolean) => Generator<void, Seen | undefined>,
+  { childrenOf, mostMs = Number.POSITIVE_INFINITY }: Pick<TreeLook, "childrenOf" | "mostMs"> = {},
 ): Generator<void, Seen[] | undefined> {
   const began = performance.now();
+  const late = () => performance.now() - began > mostMs;
   const all: Seen[] = [];
   // What is added to a set while it is walked is walked as well.
   const family = new Set([pid]);
   for (const each of family) {
-    if (all.length > MOST_LOOKED_AT || (all.length > 0 && performance.now() - began > mostMs)) break;
+    if (all.length > MOST_LOOKED_AT || (all.length > 0 && late())) break;
     if (all.length > 0) yield;
     const stat = statOf(each);
     // Its number may be somebody else's by now, whose parent is elsewhere. Who lost theirs has the first one, or one in between.
-    const seen = stat === undefined || (each !== pid && !family.has(stat.parent)) ? undefined : look(each, stat);
+    const isOurs = stat !== undefined && (each === pid || family.has(stat.parent));
+    const seen = isOurs ? yield* look(each, stat, late) : undefined;
     if (seen !== undefined) {
       all.push(seen);
-      for (const child of childrenOf(each, stat)) family.add(child);
+      const children = childrenOf === undefined ? yield* lookAtChildren(each, stat, late) : childrenOf(each, stat);
+      for (const child of children) family.add(child);
     } else if (each === pid) return undefined;
   }
   return all;
@@ -154,14 +207,14 @@ export interface TreeLook {
 }
 
 /**
- * What a process and all beneath it used, looking at one of them in each step. Processes come and go meanwhile: one that ends between two looks may
- * count nowhere this time, and never twice, for parents are looked at before their children.
+ * What a process and all beneath it used, looking at one of them, or of their threads, in each step. Processes come and go meanwhile: one that ends
+ * between two looks may count nowhere this time, and never twice, for parents are looked at before their children.
  */
 export function* lookAtTree(pid: number, how: TreeLook = {}): Generator<void, Counters | undefined> {
   const { tally, mostMs } = how;
   let storage = true;
-  const look = (each: number, stat: Stat) => {
-    const counters = countersBy(each, stat, storage);
+  const look = function* (each: number, stat: Stat, late: () => boolean) {
+    const counters = yield* lookAtCounters(each, stat, { storage, late });
     if (counters === undefined) return;
     tally?.see(each, stat);
     storage = counters.readBytes !== undefined; // where one does not tell, there is no sum
@@ -195,30 +248,73 @@ function sumOf(all: readonly Counters[], tallied = 0): Counters {
 export const countersOfTree = (pid: number, how?: TreeLook): Counters | undefined => finish(lookAtTree(pid, how));
 
 /**
+ * How much is walked through to count each page once, in parts of what is enough: that takes the kernel 30 ms for a GiB and more, and this process waits.
+ * One program of several that share all they may have stays far below that.
+ */
+const RESIDENT_OF_ONE = 2;
+const RESIDENT_OF_ALL = 32;
+/** Tables are walked through as well, with what was only read and is nowhere. */
+const TABLES_OF_ONE = 1 / 64;
+const USUAL_TABLES_KIB = 1024;
+
+/**
  * What a process and all beneath it hold of memory, in KiB, each page counted once: `Pss`, looking at one of them in each step. Takes far longer than
- * to read what is resident. Undefined where there is no such process.
+ * to read what is resident. Undefined where there is no such process. Of who cannot be looked into all that is resident counts, with each mapping of a
+ * page; and of who would take long: one that has a file mapped over and over, say.
  * @param enough behind which it does not look further
  */
 export function* lookAtShares(pid: number, enough: number): Generator<void, number | undefined> {
   let amount = 0;
-  const look = (each: number) => {
+  let walkedKib = 0;
+  const counted = new Map<number, string>();
+  // biome-ignore lint/correctness/useYield: it takes one step
+  const look = function* (each: number, { parent }: Stat) {
     if (amount >= enough) return;
-    const { memoryKib, tablesKib } = parseStatus(contentOf(`/proc/${each}/status`) ?? "");
-    const rollup = contentOf(`/proc/${each}/smaps_rollup`);
-    // Of who cannot be looked into, all that is resident counts.
+    const living = livingThreadOf(each, counted.get(parent));
+    if (living === undefined) return true;
+    counted.set(each, living.tid);
+    const { memoryKib, tablesKib } = living;
+    const isWalked =
+      memoryKib <= RESIDENT_OF_ONE * enough &&
+      walkedKib + memoryKib <= RESIDENT_OF_ALL * enough &&
+      tablesKib <= Math.max(TABLES_OF_ONE * enough, USUAL_TABLES_KIB);
+    const rollup = isWalked ? contentOf(`/proc/${living.tid}/smaps_rollup`) : undefined;
+    if (isWalked) walkedKib += memoryKib;
     amount += rollup === undefined ? memoryKib : tablesKib + Number(/^Pss: +(\d+) kB$/m.exec(rollup)?.[1] ?? 0);
     return true;
   };
   return (yield* walk(pid, look)) && amount;
 }
 
+/** Whether one thread is in the memory of another. Of who cannot be asked about, or where the kernel has no CONFIG_KCMP, nobody knows. */
+function isIn(one: number, another: number): boolean {
+  try {
+    return sharesMemory(self, one, another);
+  } catch (error) {
+    if (error instanceof SystemError) return false;
+    throw error;
+  }
+}
+
 /** The children of a process, by all of its threads; `stat` saves to look for those. */
 export type ChildrenOf = (pid: number, stat?: Stat) => readonly number[];
 
 /** `proc_tid_children(5)`, where the kernel has it: CONFIG_PROC_CHILDREN. */
-export const readChildren: ChildrenOf = (pid, stat) => {
+export const readChildren: ChildrenOf = (pid, stat) => finish(lookAtChildren(pid, stat));
+
+/** The same, looking at one thread in each step. */
+function* lookAtChildren(pid: number, stat?: Stat, late = never): Generator<void, readonly number[]> {
   const threads = stat?.threads === 1 ? [`${pid}`] : threadsOf(pid);
-  const children = threads.map((tid) => contentOf(`/proc/${pid}/task/${tid}/children`));
+  const children: (string | undefined)[] = [];
+  for (const tid of threads) {
+    if (children.length > 0) {
+      if (late()) break;
+      yield;
+    }
+    children.push(contentOf(`/proc/${pid}/task/${tid}/children`));
+  }
+  // Meanwhile its number may have become another's, whose children are none of ours.
+  if (stat !== undefined && children.length > 1 && statOf(pid)?.startTicks !== stat.startTicks) return [];
   if (
     children.length > 0 &&
     children.every((each) => each === undefined) &&
@@ -226,7 +322,7 @@ export const readChildren: ChildrenOf = (pid, stat) => {
   )
     return searchChildren(pid);
   return children.flatMap((text) => text?.split(" ").filter(Boolean).map(Number) ?? []);
-};
+}
 
 /** The same by asking every process for its parent. */
 export const searchChildren: ChildrenOf = (pid) =>

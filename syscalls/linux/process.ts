@@ -316,6 +316,13 @@ export function takeDescriptor(kernel: Kernel, pidfd: number, number: number): n
   return kernel.call("pidfd_getfd", pidfd, number, 0);
 }
 
+const KCMP_VM = 1;
+
+/** Whether two processes are in one memory, as a child of vfork(2) is in its parent's. Both must be such as may be traced. `kcmp(2)` */
+export function sharesMemory(kernel: Kernel, pid: number, other: number): boolean {
+  return kernel.call("kcmp", pid, other, KCMP_VM, 0, 0) === 0;
+}
+
 /** Reaps the child that a pidfd names, or gives undefined while it lives. Never waits. `waitid(2)`, Linux 5.4 */
 export function reap(kernel: Kernel, pidfd: number): Ended | undefined {
   const info = new Uint8Array(SIGINFO_SIZE);

@@ -25,6 +25,7 @@ import {
   setParentDeathSignal,
   setProcessGroup,
   setUserIds,
+  sharesMemory,
 } from "../../syscalls/linux/process.ts";
 import { signalProcess } from "../../syscalls/linux/signal.ts";
 import { awaitEnd, hold, statusOf, testPuppet, testRoot } from "../platform/strings.ts";
@@ -35,6 +36,13 @@ test("getLimit() reads what /proc says", async () => {
   const limits = await Bun.file("/proc/self/limits").text();
   const [, soft, hard] = /^Max open files +(\d+) +(\d+)/m.exec(limits)!;
   expect(getLimit(self, "NOFILE")).toEqual({ soft: BigInt(soft!), hard: BigInt(hard!) });
+});
+
+test("sharesMemory() tells a process from its child, and throws ESRCH for nobody", async () => {
+  await using child = Bun.spawn(["cat"], { stdin: "pipe", stdout: "ignore" });
+  expect(sharesMemory(self, process.pid, process.pid)).toBe(true);
+  expect(sharesMemory(self, process.pid, child.pid)).toBe(false);
+  expect(() => sharesMemory(self, process.pid, 2 ** 22 + 1)).toThrow("ESRCH: kcmp");
 });
 
 testPuppet("setLimit() sets both limits, and they cannot be raised without CAP_SYS_RESOURCE", () => {

@@ -14,6 +14,18 @@ import { readStrain, Thrashing } from "./thrashing.ts";
 const SOON_MS = 5;
 const SELDOM_MS = 250;
 
+/** What the kernel says where there is just now no room for one more descriptor, or for a watch. Nothing has happened to the group then. */
+const SCARCE: ReadonlySet<string | undefined> = new Set(["EMFILE", "ENFILE", "ENOMEM", "ENOSPC"]);
+
+/** What it gives; undefined where it cannot be had just now. */
+function unlessScarce<Result>(get: () => Result): Result | undefined {
+  try {
+    return get();
+  } catch (error) {
+    if (!SCARCE.has((error as NodeJS.ErrnoException).code)) throw error;
+  }
+}
+
 /** What is waited for: an event counter of v1, or a file of v2 that changes. */
 interface News {
   readonly file: Descriptor;
@@ -63,15 +75,16 @@ export class Events {
       looking = true;
       // v1 tells that memory has run out, and counts the process that it ends for that when it has.
       for (let waitMs = SOON_MS; !told && !this.#over; waitMs = Math.min(2 * waitMs, SELDOM_MS)) {
-        if ((this.#counts().memoryEnds ?? 0) > 0) {
+        const counts = unlessScarce(() => this.#counts());
+        if ((counts?.memoryEnds ?? 0) > 0) {
           told = true;
           take();
-        } else if (this.#tree.version === 2) break;
+        } else if (counts !== undefined && this.#tree.version === 2) break;
         else await new Promise<void>((resolve) => setTimeout(resolve, waitMs).unref());
       }
       looking = false;
     };
-    // Who cannot be watched is not kept to the limit: somebody removed the group, or there is no room for a descriptor.
+    // Who cannot be watched any more is not kept to the limit: somebody removed the group.
     const listener = { look: () => void look().catch(take), fail: take };
     if (this.#tree.version === 1) this.#hear(listener, this.#legacyEvent("memory.oom_control", ""));
     else this.#hear(listener);
@@ -164,17 +177,33 @@ export class Events {
     }
   }
 
-  /** Calls `look` whenever there is news, until this ends. */
+  /** Calls `look` whenever there is news, until this ends; and now and then where that cannot be waited for just now. */
   async #follow(news: News, first: Wait, look: () => void): Promise<void> {
     using file = news.file;
-    for (let wait = first; ; wait = this.#await(news)) {
+    for (let wait = first; ; ) {
       await wait.done;
       this.#waits.delete(wait);
       if (this.#over) return;
-      if (news.counts) self.call("read", file.number, new Uint8Array(8), 8);
-      look();
-      if (this.#over) return;
+      if (news.counts) drain(file);
+      wait = this.#next(news, look);
     }
+  }
+
+  /** Looks, and waits for more: that first, for what comes while it looks is news as well. */
+  #next(news: News, look: () => void): Wait {
+    const next = unlessScarce(() => this.#await(news));
+    const looked = unlessScarce(() => {
+      look();
+      return true;
+    });
+    if (next !== undefined && looked === true) return next;
+    if (next !== undefined) {
+      next.cancel();
+      this.#waits.delete(next);
+    }
+    const again = pause(SELDOM_MS);
+    this.#waits.add(again);
+    return again;
   }
 
   #await({ file, counts }: News): Wait {
@@ -185,4 +214,24 @@ export class Events {
     this.#waits.add(wait);
     return wait;
   }
+}
+
+/** Sets a counter of v1 to nothing. */
+function drain(counter: Descriptor): void {
+  try {
+    self.call("read", counter.number, new Uint8Array(8), 8);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error; // it is
+  }
+}
+
+/** Waits for time alone. */
+function pause(milliseconds: number): Wait {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, milliseconds).unref();
+  const cancel = () => {
+    clearTimeout(timer);
+    resolve();
+  };
+  return { done: promise, cancel };
 }
