@@ -170,8 +170,8 @@ export type Stalls = Readonly<Record<(typeof SCARCE)[number], { readonly some: n
 export interface Ended extends Counters {
   readonly code?: number;
   readonly signal?: number;
-  /** The limit that ended it, where counts prove that. */
-  readonly limit?: "memory" | "cpuTime" | "disk";
+  /** The limit that ended it, where counts prove that, or it was the container's first process that saw to it. */
+  readonly limit?: "memory" | "cpuTime" | "disk" | "wallTime";
 }
 
 /** What the confined process is to be. */
@@ -187,9 +187,6 @@ export interface Program {
 }
 
 /** A process inside its walls. */
-/** What a container returns whose first process ended it, for its time was over long ago: the host, which is to end it then, was too busy or gone. As timeout(1) does. */
-export const TIMED_OUT = 124;
-
 export interface Confined {
   readonly pid: number;
   readonly enforcement: Enforcement;

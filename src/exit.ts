@@ -1,6 +1,6 @@
 /** How an actor or a program ended. */
 import { constants } from "node:os";
-import { type Ended, TIMED_OUT } from "../platform/index.ts";
+import type { Ended } from "../platform/index.ts";
 import type { ProtocolViolation } from "./error.ts";
 import type { Killer } from "./killer.ts";
 import { HOST_GONE } from "./link.ts";
@@ -48,8 +48,6 @@ function bearsOut({ code, signal, limit }: Pick<Ended, "code" | "signal" | "limi
       return killed || code !== undefined; // exit handlers may change that
     case "host gone":
       return killed || code === HOST_GONE;
-    case "limit":
-      return killed || (cause.limit === "wallTime" && code === TIMED_OUT);
     default:
       return killed;
   }

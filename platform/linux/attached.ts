@@ -80,7 +80,7 @@ export async function attachHand(
   const pidfd = holdChild(pid);
   const plan: ContainerPlan = { ...ATTACHED, namespaces: joined };
   const puppet = { pid, pidfd, socket: servant(socket.take()) };
-  const hand = new Hand(plan, puppet, { news: servant(news.take()), trees: new Map(), strings: CHILD });
+  const hand = new Hand(plan, puppet, { news: servant(news.take()), trees: new Map(), strings: CHILD, stops: true });
   childs.close();
   await orNothing(hand, async () => hand.kernel.expect(prepared));
   return hand;

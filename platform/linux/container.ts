@@ -80,7 +80,7 @@ async function executeOnce(
   const held = new Map(numbers.map((number, index) => [number, HELD + index]));
   const placed = new Map(numbers.map((number, index) => [HELD + index, process.descriptors.get(number)!]));
   if (process.init) placed.set(stringsFor(process), childs.number);
-  const hand = Hand.start(plan, placed, { sharedNetwork, sandboxed, stays: process.init });
+  const hand = Hand.start(plan, placed, { sharedNetwork, sandboxed, stays: process.init, stops: process.terminal });
   return await orNothing(hand, async () => {
     childs.close();
     return await hand.main(process, { strings, held, landlock, supervise });

@@ -1,6 +1,7 @@
 /** Frames: calls that travel together, laid out as the puppet takes them. */
 import { type Argument, type Kernel, numberOf, type SyscallName, text } from "../../syscalls/kernel.ts";
-import { RUSAGE_SIZE, SIGINFO_SIZE } from "../../syscalls/linux/process.ts";
+import { W } from "../../syscalls/linux/numbers.ts";
+import { RUSAGE_SIZE, SIGINFO_SIZE, WALL } from "../../syscalls/linux/process.ts";
 import { Memory, type Target } from "../../syscalls/struct.ts";
 import { refusalOf } from "./advice.ts";
 
@@ -16,8 +17,8 @@ export const NEWS = 4;
 
 /*
  * A frame, and its answer: u32 number of calls, u32 bytes of answer wanted, u32 calls made (written by the puppet), u32 how many of the
- * three pollfds that follow to wait for before the next frame, u32 the puppet's strings, u32 the strings of a child that the calls fork;
- * then the calls; then their data. A call is u32 number, u8 which arguments are places to fetch the argument from, u8 flags, u16 unused,
+ * three pollfds that follow to wait for before the next frame, u32 the puppet's strings, u32 the strings of a child that the calls fork,
+ * u32 what it waits for of its children, as waitid(2) has it, u32 unused; then the calls; then their data. A call is u32 number, u8 which arguments are places to fetch the argument from, u8 flags, u16 unused,
  * six arguments, the result (written by the puppet): 64 bytes.
  *
  * The pollfds are the strings; a signalfd, by which a puppet with children learns of their ends, and of signals to pass on; and a timerfd, if there is
@@ -30,13 +31,17 @@ export const SECOND_POLL = 24;
 export const THIRD_POLL = 32;
 export const OWN_STRINGS = 40;
 export const CHILD_STRINGS = 44;
-export const HEADER = 48;
+export const AWAITED = 48;
+export const HEADER = 56;
 export const CALL = 64;
 export const ARGUMENTS = 8;
 export const RESULT = 56;
 export const MAY_FAIL = 1;
 export const FORKS = 2;
 export const IS_MAIN = 4;
+
+/** What a puppet returns that ended because its time was over: the host, which is to end it before that, was too busy or gone. As timeout(1) does. */
+export const TIMED_OUT = 124;
 
 /** A siginfo_t and the struct rusage behind it. */
 export const NEWS_SIZE = SIGINFO_SIZE + RUSAGE_SIZE;
@@ -202,9 +207,14 @@ export interface Setting {
   readonly signals?: number | undefined;
   /** Its timerfd, where it is to end when that expires. */
   readonly timer?: number | undefined;
+  /** Whether it tells of children that stop, too: somebody has to listen all the time then, or it waits when the socket is full. */
+  readonly stops?: boolean | undefined;
 }
 
-export function prepare(batch: Batch, { strings = STRINGS, child = STRINGS, signals, timer }: Setting = {}): Prepared {
+export function prepare(
+  batch: Batch,
+  { strings = STRINGS, child = STRINGS, signals, timer, stops = false }: Setting = {},
+): Prepared {
   const { bytes, answerLength, results } = layOut(batch.entries, BUFFER, HEADER, FRAME_SIZE);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, batch.entries.length, true);
@@ -218,6 +228,7 @@ export function prepare(batch: Batch, { strings = STRINGS, child = STRINGS, sign
   view.setUint16(THIRD_POLL + 4, POLLIN, true);
   view.setUint32(OWN_STRINGS, strings, true);
   view.setUint32(CHILD_STRINGS, child, true);
+  view.setUint32(AWAITED, W.EXITED | W.NOHANG | WALL | (stops ? W.STOPPED : 0), true);
   return {
     bytes,
     answerLength,

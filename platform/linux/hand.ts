@@ -1,23 +1,22 @@
 /** The host's hand in a container: what it sets up there, and the programs that it starts. */
 import { Descriptor } from "../../syscalls/descriptor.ts";
 import { SystemError } from "../../syscalls/error.ts";
-import { type Kernel, self } from "../../syscalls/kernel.ts";
+import { self } from "../../syscalls/kernel.ts";
 import { MSG, SOCK } from "../../syscalls/linux/constants.ts";
 import { close } from "../../syscalls/linux/file.ts";
 import { F, SIG } from "../../syscalls/linux/numbers.ts";
 import { signalProcess } from "../../syscalls/linux/signal.ts";
-import { askForSender, receiveDescriptors, sendDescriptors, socketPair } from "../../syscalls/linux/socket.ts";
+import { askForSender, receipt, sendDescriptors, socketPair } from "../../syscalls/linux/socket.ts";
 import { ready } from "../../syscalls/ready.ts";
 import type { Contained, ContainerPlan, Counters, Ended, Mount, ProcessPlan, Running } from "../platform.ts";
 import { type Bounds, boundsOf } from "./bounds.ts";
 import { Children, type Program } from "./children.ts";
 import { outlives, servant } from "./estate.ts";
-import { Batch, type Prepared } from "./frame.ts";
+import { Batch, type Prepared, TIMED_OUT } from "./frame.ts";
 import { mappedTree } from "./idmap.ts";
 import type { Puppet } from "./launch.ts";
-import { finish, leisure } from "./leisure.ts";
+import { Allowance, finish, leisure } from "./leisure.ts";
 import { SIGNALS, stringsFor, TAKEN, TIMER } from "./places.ts";
-import type { Plan } from "./plan.ts";
 import {
   addProgram,
   frameFor,
@@ -59,8 +58,11 @@ export async function orNothing<Result>(hand: Hand, make: () => Promise<Result>)
   }
 }
 
-/** For how long processes are looked at that are to be killed. */
-const LAST_LOOK_MS = 10;
+/** For how long processes are looked at that are to be killed, where many programs end at once: one after the other, in place. */
+const LAST_LOOKS = new Allowance(10);
+
+/** What a program has beside its container. */
+type Confinement = Partial<Pick<Start, "landlock" | "supervise">>;
 
 /** The host's hand in a container. */
 export class Hand implements Contained {
@@ -78,6 +80,9 @@ export class Hand implements Contained {
   readonly #children = new Children();
   /** What the event loop was told, and nobody waits for: why the puppet was ended. */
   #broken: unknown;
+  #listening = false;
+  /** Settles when the last program has been forked that was asked for. */
+  #forked: Promise<unknown> = Promise.resolve();
   /** The program with which the container ends. */
   #main = false;
   /** Whether the puppet is the program itself. */
@@ -85,7 +90,7 @@ export class Hand implements Contained {
   readonly #tally = new Tally();
   readonly #known = new Rising();
   readonly #usage = lasting(() => this.#known.with(finish(this.#look())));
-  readonly #lastUsage = lasting(() => this.#known.with(finish(this.#look({ mostMs: LAST_LOOK_MS }))));
+  readonly #lastUsage = lasting(() => this.#known.with(LAST_LOOKS.spend((mostMs) => finish(this.#look({ mostMs })))));
 
   constructor(
     plan: ContainerPlan,
@@ -94,11 +99,13 @@ export class Hand implements Contained {
       news,
       trees,
       strings,
+      stops,
       bounds,
     }: {
       news: Descriptor;
       trees: ReadonlyMap<Mount, readonly number[]>;
       strings: number;
+      stops: boolean;
       bounds?: Bounds | undefined;
     },
   ) {
@@ -113,8 +120,10 @@ export class Hand implements Contained {
       strings,
       signals: SIGNALS,
       timer: plan.limits?.wallTime === undefined ? undefined : TIMER,
+      stops,
     });
     this.kernel.onSilence = () => this.kill();
+    this.kernel.slowness = 1 / Math.min(1, plan.limits?.cpu ?? 1);
     this.kernel.news = { socket: news.number, take: (bytes) => this.#children.take(bytes) };
     this.ended = this.#end();
   }
@@ -127,7 +136,7 @@ export class Hand implements Contained {
   /**
    * Starts the puppet.
    * @param placed more of the host's descriptors for it, by the numbers that they get
-   * @param options `stays`: whether it looks after programs, and becomes none itself
+   * @param options `stays`: whether it looks after programs, and becomes none itself; `stops`: whether somebody wants to know when one stops
    */
   static start(
     plan: ContainerPlan,
@@ -136,7 +145,13 @@ export class Hand implements Contained {
       sharedNetwork = false,
       sandboxed = false,
       stays = true,
-    }: { readonly sharedNetwork?: boolean; readonly sandboxed?: boolean; readonly stays?: boolean } = {},
+      stops = true,
+    }: {
+      readonly sharedNetwork?: boolean;
+      readonly sandboxed?: boolean;
+      readonly stays?: boolean;
+      readonly stops?: boolean;
+    } = {},
   ): Hand {
     refuseCoveredProc(plan);
     using borrowed = new DisposableStack();
@@ -171,7 +186,7 @@ export class Hand implements Contained {
     };
     const { take, strings, ...puppet } =
       bounds === undefined ? forkPuppet(birth) : bounds.of((doors) => forkPuppet({ ...birth, doors }));
-    const hand = new Hand(plan, puppet, { news: servant(news.take()), trees, strings, bounds });
+    const hand = new Hand(plan, puppet, { news: servant(news.take()), trees, strings, stops, bounds });
     hand.kernel.await(take);
     try {
       bounds?.hold(
@@ -191,7 +206,8 @@ export class Hand implements Contained {
 
   /** Has the event loop take what the puppet says. One that has ended, quicker than this process came here, says nothing more. */
   listen(): void {
-    if (this.#puppet.socket.closed) return;
+    if (this.#listening || this.#puppet.socket.closed) return;
+    this.#listening = true;
     const again = (socket: number) => self.call("fcntl", socket, F.DUPFD_CLOEXEC, 0);
     // Whoever breaks the rules of the strings is no puppet of ours any more.
     const orKill = (take: () => void) => {
@@ -268,22 +284,41 @@ export class Hand implements Contained {
   }
 
   pass(descriptors: readonly number[]): number[] {
-    const passing: Kernel = {
-      call: (name, ...args) => {
-        const batch = new Batch();
-        batch.call(name, ...args);
-        return this.kernel.carryOut(batch, () => {
-          try {
-            sendDescriptors(self, this.#puppet.socket.number, new Uint8Array(1), descriptors);
-          } catch (error) {
-            // It waits for a message, and would take the next frame for that.
-            self.call("sendto", this.#puppet.socket.number, new Uint8Array(1), 1, MSG.NOSIGNAL, null, 0);
-            throw error;
-          }
-        })[0]!;
-      },
-    };
-    return receiveDescriptors(passing, this.#strings, new Uint8Array(1), { most: descriptors.length }).descriptors;
+    const { batch, packetOf } = this.#receipt(descriptors.length);
+    const [length] = this.kernel.carryOut(batch, () => this.#send(descriptors));
+    return packetOf(length!).descriptors;
+  }
+
+  /** As `pass`, while the event loop goes on: the puppet has no more of a processor than the container's limits leave it. */
+  async #passed(descriptors: readonly number[]): Promise<number[]> {
+    const { batch, packetOf } = this.#receipt(descriptors.length);
+    const answer = this.kernel.answered(this.kernel.prepare(batch));
+    try {
+      this.#send(descriptors);
+    } catch (error) {
+      answer.catch(() => {}); // it comes all the same
+      throw error;
+    }
+    const [length] = await answer;
+    return packetOf(length!).descriptors;
+  }
+
+  /** The call by which the puppet receives descriptors. */
+  #receipt(most: number): { readonly batch: Batch } & Pick<ReturnType<typeof receipt>, "packetOf"> {
+    const { header, packetOf } = receipt(new Uint8Array(1), most);
+    const batch = new Batch();
+    batch.call("recvmsg", this.#strings, header, MSG.CMSG_CLOEXEC);
+    return { batch, packetOf };
+  }
+
+  #send(descriptors: readonly number[]): void {
+    try {
+      sendDescriptors(self, this.#puppet.socket.number, new Uint8Array(1), descriptors);
+    } catch (error) {
+      // It waits for a message, and would take the next frame for that.
+      self.call("sendto", this.#puppet.socket.number, new Uint8Array(1), 1, MSG.NOSIGNAL, null, 0);
+      throw error;
+    }
   }
 
   take(descriptor: number): number {
@@ -292,17 +327,37 @@ export class Hand implements Contained {
     return this.kernel.taken(batch);
   }
 
-  async execute(
-    process: ProcessPlan,
-    { landlock, supervise }: Pick<Start, "supervise"> & { readonly landlock?: Plan["landlock"] } = {},
-  ): Promise<Contained & Running> {
+  async execute(process: ProcessPlan, start: Confinement = {}): Promise<Contained & Running> {
     const [ours, theirs] = socketPair(self, SOCK.SEQPACKET);
     using strings = new Descriptor(ours);
     using childs = new Descriptor(theirs);
-    if (supervise !== undefined) askForSender(self, strings.number);
+    if (start.supervise !== undefined) askForSender(self, strings.number);
+    // One after the other: what waits for the puppet waits in a socket, which holds little.
+    const forked = this.#forked
+      .then(() => this.#fork(process, childs.number, start))
+      .catch((error) => this.#orOver(error));
+    this.#forked = forked.catch(() => {});
+    const { pid, prepared } = await Promise.race([forked, this.#over()]);
+    try {
+      childs.close();
+      if (start.supervise !== undefined) await introduce(strings, start.supervise);
+      await answerOf(strings.take(), prepared);
+      const { promise, resolve } = Promise.withResolvers<Ended>();
+      void this.ended.then(resolve);
+      return this.#running(pid, promise, resolve);
+    } finally {
+      this.#children.begun(pid);
+    }
+  }
+
+  /** Has the puppet fork what is to become a program, and let go of what that was given. The child is about to begin from here on. */
+  async #fork(
+    process: ProcessPlan,
+    childs: number,
+    { landlock }: Confinement,
+  ): Promise<{ readonly pid: number; readonly prepared: Prepared }> {
     const numbers = [...process.descriptors.keys()];
-    const passed = this.pass([childs.number, ...process.descriptors.values()]);
-    childs.close();
+    const passed = await this.#passed([childs, ...process.descriptors.values()]);
     const held = new Map(numbers.map((number, index) => [number, passed[index + 1]!]));
     // Where the program asks for the number that its strings have here, they need another.
     if (process.descriptors.has(passed[0]!))
@@ -320,23 +375,9 @@ export class Hand implements Contained {
       this.kernel.carryOut(closing); // arguments that are too long, say
       throw error;
     }
-    let pid = 0;
-    const begin = (results: readonly number[]) => {
-      pid = results[forked]!;
-      this.#children.begin(pid);
-    };
-    const answer = this.kernel.answered(prepared, begin);
+    const answer = this.kernel.answered(prepared, (results) => this.#children.begin(results[forked]!));
     void this.kernel.answered(this.kernel.prepare(closing)).catch(() => {});
-    try {
-      await Promise.race([answer, this.#over()]);
-      if (supervise !== undefined) await introduce(strings, supervise);
-      await answerOf(strings.take(), prepared);
-      const { promise, resolve } = Promise.withResolvers<Ended>();
-      void this.ended.then(resolve);
-      return this.#running(pid, promise, resolve);
-    } finally {
-      this.#children.begun(pid);
-    }
+    return { pid: (await answer)[forked]!, prepared };
   }
 
   usage(): Counters {
@@ -440,20 +481,24 @@ export class Hand implements Contained {
     return this.#became ? all : { ...all, processes: all.processes - 1 };
   }
 
-  /** Signals a child of the puppet's, which may have ended while the news of that is on its way. */
+  /** Signals a child of the puppet's, which may have ended while the news of that is on its way; or the puppet has, and nobody makes the call. */
   #signalTo(pid: number, signal: number): void {
-    try {
-      this.kernel.call("kill", pid, signal);
-    } catch (error) {
-      // Or the puppet has ended itself: then nobody makes the call.
-      if (error instanceof SystemError && error.syscall === "kill" && error.code !== "ESRCH") throw error;
-    }
+    this.listen(); // who reads no answers holds the puppet up
+    const batch = new Batch();
+    batch.call("kill", pid, signal);
+    void this.kernel.answered(this.kernel.prepare(batch)).catch(() => {});
   }
 
   /** Rejects when it has ended: then what was asked of the puppet is never answered. */
   async #over(): Promise<never> {
     await this.ended;
     throw new Error("The container ended before the program began");
+  }
+
+  /** Where nobody is there to be asked, that it has ended is what there is to say. */
+  async #orOver(error: unknown): Promise<never> {
+    if (error instanceof SystemError && error.code === "EPIPE") await this.#over();
+    throw error;
   }
 
   /** Takes what the puppet answered and told before it ended, for whoever still waits. */
@@ -474,15 +519,13 @@ export class Hand implements Contained {
     this.#puppet.socket.close();
     this.#news.close();
     const { code: _code, signal: _signal, ...used } = this.#became ? end : { ...end, peakKib: this.#children.peakKib };
-    const { code, signal } = (this.#main ? this.#children.last : undefined) ?? end;
+    const main = this.#main ? this.#children.last : undefined;
+    const { code, signal } = main ?? end;
     const all = risen(this.#known.with(undefined), grouped(used, counts));
-    return {
-      ...all,
-      memoryKib: 0,
-      processes: 0,
-      ...(code === undefined ? {} : { code }),
-      ...(signal === undefined ? {} : { signal }),
-      ...(await this.#bounds?.over(all)),
-    };
+    const over = { ...all, memoryKib: 0, processes: 0, ...(await this.#bounds?.over(all)) };
+    // Of a program that returned this number there were news.
+    const late = !this.#became && main === undefined && code === TIMED_OUT;
+    if (late) return { ...over, limit: "wallTime", signal: SIG.KILL }; // so all others ended
+    return { ...over, ...(code === undefined ? {} : { code }), ...(signal === undefined ? {} : { signal }) };
   }
 }

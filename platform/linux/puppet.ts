@@ -1,11 +1,11 @@
 /** The puppet: a process without a will of its own, which makes the system calls that it is told to make. */
 import { MAX_ERRNO, numberOf } from "../../syscalls/kernel.ts";
-import { SIG, W } from "../../syscalls/linux/numbers.ts";
-import { CLD, SIGINFO, SIGINFO_SIZE, WALL } from "../../syscalls/linux/process.ts";
+import { SIG } from "../../syscalls/linux/numbers.ts";
+import { CLD, SIGINFO, SIGINFO_SIZE } from "../../syscalls/linux/process.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
-import { TIMED_OUT } from "../platform.ts";
 import {
   ARGUMENTS,
+  AWAITED,
   BUFFER,
   CALL,
   CHILD_STRINGS,
@@ -26,6 +26,7 @@ import {
   SECOND_POLL,
   STRINGS,
   THIRD_POLL,
+  TIMED_OUT,
 } from "./frame.ts";
 
 /** Where its code lies. */
@@ -175,7 +176,7 @@ export function puppetCode(): Assembler {
     .clear(R.DI)
     .clear(R.SI)
     .set(R.DX, ENDED)
-    .set(R.R10, W.EXITED | W.STOPPED | W.NOHANG | WALL)
+    .load(R.R10, frame(AWAITED), 32)
     .set(R.R8, ENDED + SIGINFO_SIZE)
     .set(R.AX, numberOf("waitid", "x64"))
     .syscall()

@@ -80,7 +80,10 @@ export class PuppetKernel implements Kernel {
    */
   answered(prepared: Prepared, take: (results: readonly number[]) => void = () => {}): Promise<number[]> {
     return new Promise((resolve, reject) => {
+      let timer: NodeJS.Timeout | undefined;
       this.send(prepared, (answer) => {
+        clearTimeout(timer);
+        timer = undefined;
         try {
           const results = prepared.read(answer);
           take(results);
@@ -89,6 +92,17 @@ export class PuppetKernel implements Kernel {
           reject(error);
         }
       });
+      const look = () => {
+        if (this.#socket < 0) return; // it has ended
+        try {
+          this.takeAnswers(); // it may be this process that was held up
+          if (timer !== undefined) this.#giveUp(this.patienceMs * this.slowness);
+        } catch (error) {
+          this.onSilence(); // or it is none of ours any more
+          reject(error);
+        }
+      };
+      timer = setTimeout(look, this.patienceMs * this.slowness).unref();
     });
   }
 
@@ -152,10 +166,20 @@ export class PuppetKernel implements Kernel {
     }
   }
 
-  /** Sends a batch without waiting for the answer. */
+  /** Sends a batch without waiting for the answer. Where the socket is full of others, waits in place until there is room. */
   post(prepared: Prepared): Prepared {
     this.#mustBeOpen();
-    self.call("sendto", this.#socket, prepared.bytes, prepared.bytes.length, MSG.NOSIGNAL, 0, 0);
+    let sent = false;
+    const send = () => {
+      try {
+        self.call("sendto", this.#socket, prepared.bytes, prepared.bytes.length, MSG.NOSIGNAL, 0, 0);
+        sent = true;
+      } catch (error) {
+        if (!(error instanceof SystemError && error.code === "EAGAIN")) throw error;
+      }
+      return sent;
+    };
+    this.until(send); // each answer makes room
     return prepared;
   }
 
@@ -181,9 +205,9 @@ export class PuppetKernel implements Kernel {
     }
   }
 
-  #giveUp(): never {
+  #giveUp(patienceMs = this.patienceMs): never {
     this.onSilence();
-    throw new Error(`The puppet did not answer within ${this.patienceMs / 1000} s, and was ended`);
+    throw new Error(`The puppet did not answer within ${patienceMs / 1000} s, and was ended`);
   }
 
   /**
@@ -192,15 +216,17 @@ export class PuppetKernel implements Kernel {
    */
   until(done: () => boolean): void {
     const deadline = performance.now() + this.patienceMs;
-    while (!done()) {
-      const left = Math.ceil(deadline - performance.now());
-      if (left > 0) this.receive(left);
-      else this.#giveUp();
+    for (let left = this.patienceMs; !done(); ) {
+      if (left === 0) this.#giveUp();
+      left = Math.max(0, Math.ceil(deadline - performance.now())); // at 0 it may be this process that was held up, and the answer is there
+      this.receive(left);
     }
   }
 
   /** How long a call may take, in milliseconds. */
   patienceMs = PATIENCE_MS;
+  /** How many times longer where nobody waits in place: it may have little of a processor. */
+  slowness = 1;
   /** Ends a puppet that does not answer. */
   onSilence: () => void = () => {};
 

@@ -80,12 +80,22 @@ export function receiveDescriptors(
   kernel: Kernel,
   socket: number,
   into: Uint8Array,
-  options: { readonly most: number; readonly flags?: number },
+  { most, flags = 0 }: { readonly most: number; readonly flags?: number },
 ): Packet {
+  const { header, packetOf } = receipt(into, most);
+  return packetOf(kernel.call("recvmsg", socket, header, MSG.CMSG_CLOEXEC | flags));
+}
+
+/** What `recvmsg(2)` is given for a packet with so many descriptors, and what reads that when the call has been made. */
+export function receipt(into: Uint8Array, most: number): { header: Memory; packetOf(length: number): Packet } {
   // Room for one more than is wanted, so that a surplus is seen rather than cut off; for who sent it; and for one more header.
-  const control = new Uint8Array(3 * CMSGHDR.size + 4 * (options.most + 2) + Math.ceil(UCRED.size / 8) * 8);
+  const control = new Uint8Array(3 * CMSGHDR.size + 4 * (most + 2) + Math.ceil(UCRED.size / 8) * 8);
   const header = messageHeader(into, control);
-  const length = kernel.call("recvmsg", socket, header, MSG.CMSG_CLOEXEC | (options.flags ?? 0));
+  return { header, packetOf: (length) => ({ length, ...attached(header, control) }) };
+}
+
+/** What came beside the bytes of a packet. */
+function attached(header: Memory, control: Uint8Array): Omit<Packet, "length"> {
   const { controllen, flags } = MSGHDR.decode(header.bytes);
   const descriptors: number[] = [];
   let sender: number | undefined;
@@ -100,7 +110,7 @@ export function receiveDescriptors(
     at += Math.max(CMSGHDR.size, Math.ceil(Number(len) / 8) * 8);
   }
   const truncated = (flags & (MSG.CTRUNC | MSG.TRUNC)) !== 0;
-  return { length, descriptors, ...(sender === undefined ? {} : { sender }), truncated };
+  return { descriptors, ...(sender === undefined ? {} : { sender }), truncated };
 }
 
 function messageHeader(bytes: Uint8Array, control: Uint8Array | null): Memory {

@@ -1,22 +1,22 @@
-/** A host that other work of the machine holds up, each time that it is about to watch something: programs are quicker, and have ended by then. */
+/** A host, or the first process of a container, that other work of the machine holds up. */
 import { afterAll, beforeAll, describe, expect } from "bun:test";
 import { container, type ExecOptions, exec } from "../../src/index.ts";
 import { testBox } from "../src/box.ts";
 
-/** In which a program ends whose start is through. */
-const HELD_MS = 200;
-const { connect } = Bun;
-beforeAll(() => {
-  Bun.connect = ((options: Parameters<typeof connect>[0]) => {
-    Bun.sleepSync(HELD_MS);
-    return connect(options);
-  }) as typeof connect;
-});
-afterAll(() => {
-  Bun.connect = connect;
-});
+describe("a program that has ended before its host watches it is told of", () => {
+  /** In which a program ends whose start is through. */
+  const HELD_MS = 200;
+  const { connect } = Bun;
+  beforeAll(() => {
+    Bun.connect = ((options: Parameters<typeof connect>[0]) => {
+      Bun.sleepSync(HELD_MS);
+      return connect(options);
+    }) as typeof connect;
+  });
+  afterAll(() => {
+    Bun.connect = connect;
+  });
 
-describe("a program that has ended before it is watched is told of", () => {
   for (const [how, options] of Object.entries({
     "with streams": {},
     "with a terminal": { terminal: { columns: 80, rows: 24 } },
@@ -34,4 +34,21 @@ describe("a program that has ended before it is watched is told of", () => {
       expect(program.exit).toEqual({ reason: "returned", code: 3 });
     });
   }
+});
+
+describe("a first process that is held up", () => {
+  testBox("holds up what is asked of it, and not its host", async () => {
+    await using held = await container();
+    await using sleeper = await held.exec(["/bin/sleep", "1000"]);
+    process.kill(held.pid, "SIGSTOP");
+    const starting = Array.from({ length: 20 }, () => held.exec(["/bin/true"]));
+    for (let times = 0; times < 20; times++) sleeper.kill("SIGTERM");
+    await Bun.sleep(100); // others have their turns
+    expect(sleeper.exit).toBeUndefined();
+    process.kill(held.pid, "SIGCONT");
+    const started = await Promise.all(starting);
+    expect(await Promise.all(started.map(({ exited }) => exited))).toEqual(started.map(() => 0));
+    await sleeper.exited;
+    expect(sleeper.signalCode).toBe("SIGTERM");
+  });
 });

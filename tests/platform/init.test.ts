@@ -35,7 +35,8 @@ class First implements Disposable {
   readonly strings: Descriptor;
   readonly news: Descriptor;
 
-  constructor() {
+  /** @param stops whether it tells of children that stop */
+  constructor({ stops = true } = {}) {
     const [news, newsTheirs] = socketPair(self, SOCK.SEQPACKET);
     const [strings, stringsTheirs] = socketPair(self, SOCK.SEQPACKET);
     using theirs = new Descriptor(newsTheirs);
@@ -48,7 +49,7 @@ class First implements Disposable {
     this.news = new Descriptor(news);
     this.strings = new Descriptor(strings);
     writeIdMaps(this.puppet.pid, idsOf(isRoot()));
-    this.kernel = new PuppetKernel(this.puppet.socket.number, { signals: SIGNALS });
+    this.kernel = new PuppetKernel(this.puppet.socket.number, { signals: SIGNALS, stops });
     const batch = new Batch();
     const signals = openSignals(batch, [SIG.CHLD, SIG.TERM, SIG.USR1]);
     duplicate(batch, signals, SIGNALS, O.CLOEXEC);
@@ -254,6 +255,15 @@ describe("the first process", () => {
     first.kernel.call("kill", pid, SIG.KILL);
     expect(first.told(true)).toMatchObject({ pid, event: CLD.KILLED, signal: SIG.KILL });
     expect(awaitEnd(first.puppet).code).toBe(128 + constants.signals.SIGKILL);
+  });
+
+  testInit("tells of no child that stops where nobody wants to know", () => {
+    using first = new First({ stops: false });
+    const pid = first.fork((batch) => run(batch, "/bin/sleep", "1000"), { main: true });
+    first.kernel.call("kill", pid, SIG.STOP);
+    while (children(first.puppet.pid)[0]?.state !== "T");
+    first.kernel.call("kill", pid, SIG.KILL);
+    expect(first.told(true)).toMatchObject({ pid, event: CLD.KILLED, signal: SIG.KILL });
   });
 
   testInit("ends all when its strings are cut", () => {

@@ -22,6 +22,7 @@ describe("exitBy()", () => {
     ["the cause, where SIGKILL ended it", [killed], { signal: 9 }, killed],
     ["the first of two", [late, killed], { signal: 9 }, late],
     ["the code of one that ended by itself just then", [late], { code: 0 }, { reason: "returned", code: 0 }],
+    ["what it returned, though its time was over", [late], { code: 124 }, { reason: "returned", code: 124 }],
     ["another's signal", [killed], { signal: 11 }, { reason: "signal", signal: "SIGSEGV" }],
     ["a limit that counts prove", [killed], { signal: 9, limit: "memory" }, { reason: "limit", limit: "memory" }],
     ["what it said of itself, whatever its handlers return", [fell], { code: 5 }, fell],
