@@ -139,7 +139,8 @@ function build(
       },
       verify: () => verify(puppet.pid, plan, observed),
       async supervise(number) {
-        const listener = new Descriptor(takeDescriptor(self, puppet.pidfd.number, number));
+        const listener = listenerOf(puppet, number);
+        if (listener === undefined) return;
         const audience = listening(policy, withoutHabits(supervision!), { for: "self", pid });
         await Promise.all([superviseListener(listener, refusing(policy, pid), audience).over, heard]);
       },
@@ -342,6 +343,16 @@ function threadOf(pid: number, thread: string): Map<string, string> | undefined 
     return fieldsOf(`${pid}/task/${thread}`);
   } catch (error) {
     if (isGone(error) && thread !== `${pid}`) return undefined;
+    throw error;
+  }
+}
+
+/** The listener of an observed actor; nothing where it ends, and has nothing to be told of. */
+function listenerOf({ pidfd }: Puppet, number: number): Descriptor | undefined {
+  try {
+    return new Descriptor(takeDescriptor(self, pidfd.number, number));
+  } catch (error) {
+    if (isGone(error)) return undefined;
     throw error;
   }
 }
