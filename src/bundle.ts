@@ -1,6 +1,6 @@
 /** A module and all that it imports as one text, for a process that cannot open files. */
 import { existsSync, realpathSync, statSync } from "node:fs";
-import { dirname, join, relative, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { numberOf } from "../syscalls/kernel.ts";
 import * as numbers from "../syscalls/linux/numbers.ts";
@@ -101,8 +101,7 @@ async function build(entry: string, scope: readonly string[]): Promise<Bundle> {
   const map = result.outputs.find(({ kind }) => kind === "sourcemap");
   if (code === undefined || map === undefined) throw new Error(`Cannot bundle ${entry}: Bun.build gave no code`);
   const parsed: { sources: string[]; sourcesContent: null[] } = await map.json();
-  // Stacks then name files as the user does, from the working directory. The texts themselves are of no use inside.
-  parsed.sources = parsed.sources.map((source) => relative(process.cwd(), resolve(source)));
+  // The files are named as the user does, from the working directory, and so they are in stacks. The texts themselves are of no use inside.
   parsed.sourcesContent = parsed.sources.map(() => null);
   const inline = Buffer.from(JSON.stringify(parsed)).toString("base64");
   const text = (await code.text()).replace(/\n\/\/# (sourceMappingURL|debugId)=.*/g, "");

@@ -1,5 +1,8 @@
 /** A tiny module that is loaded and called before the real one, so that the real one finds all paths used and all code compiled. */
+import { exitError } from "./actor.ts";
 import type { Channel } from "./channel.ts";
+import { LimitExceeded } from "./error.ts";
+import { exitOf } from "./exit.ts";
 import type { Cell } from "./launch.ts";
 
 /** What a process of ours does within a moment. */
@@ -16,18 +19,26 @@ export { echo };
 `;
 const BOOT = { name: "exercise", env: {}, argv: [], directory: null, script: false, exercise: true };
 
-/** Loads and calls the module. What comes over the link meanwhile is checked as that of any actor. Rejects where that fails, or takes too long. */
+/** Loads and calls the module. What comes over the link meanwhile is checked as that of any actor. Rejects as `spawn` does where that fails, or takes too long. */
 export async function exercise(cell: Cell): Promise<Channel> {
   const { promise: failed, reject } = Promise.withResolvers<never>();
   failed.catch(() => {}); // it may come when nobody waits
-  const { hooks } = cell;
+  const { hooks, confined } = cell;
+  const gone = confined.ended.then((ended) => exitError(cell.name, exitOf(ended)));
+  void gone.then(reject);
+  let lost = false;
   hooks.onFailed = reject;
-  hooks.onLost = (seen) => void reject(seen);
+  hooks.onLost = () => {
+    lost = true;
+    confined.kill();
+    return gone;
+  };
   hooks.onViolation = (violation) => {
     reject(violation);
-    cell.confined.kill();
+    confined.kill();
   };
-  const timer = setTimeout(() => reject(new Error(`Cannot exercise an actor: ${TIME_MS} ms are over`)), TIME_MS);
+  const late = () => reject(new LimitExceeded(`Cannot exercise an actor: ${TIME_MS} ms are over`, "loadTime"));
+  const timer = setTimeout(late, TIME_MS);
   try {
     const channel = await Promise.race([cell.verified, failed]);
     for (let left = LOADS; left > 0; left--) {
@@ -41,6 +52,8 @@ export async function exercise(cell: Cell): Promise<Channel> {
       channel.exercised();
     }
     return channel;
+  } catch (error) {
+    throw lost ? await gone : error; // how it ended says more
   } finally {
     clearTimeout(timer);
   }

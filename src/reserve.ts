@@ -1,19 +1,19 @@
 /** Processes kept ready: each within its walls, warm, and without code, until somebody takes it. */
 import type { Static, TSchema } from "typebox";
 import { type Policy, platform } from "../platform/index.ts";
-import { type Actor, type Code, codeOf, deliver, type SpawnOptions, start } from "./actor.ts";
+import { type Actor, bring, type Code, codeOf, deliver, hereOrRoot, type SpawnOptions } from "./actor.ts";
 import { Backoff } from "./backoff.ts";
 import { bundle, bundled, modulePath } from "./bundle.ts";
 import { checkTimeout } from "./calls.ts";
 import type { Channel } from "./channel.ts";
 import { exercise } from "./exercise.ts";
 import { type Exit, exitBy } from "./exit.ts";
-import { grantsOf, type Start, startFrom } from "./grant.ts";
+import { grantsOf, startFrom } from "./grant.ts";
 import type { Inspection } from "./inspection.ts";
-import { type Cell, launch } from "./launch.ts";
+import { type Cell, type Launch, launch } from "./launch.ts";
 import { enter, type Member, withdraw } from "./roster.ts";
 import { policyOf } from "./sandbox.ts";
-import { defaultScheduler } from "./scheduler.ts";
+import { defaultScheduler, type Place, type Scheduler } from "./scheduler.ts";
 import { usageOf } from "./usage.ts";
 import { policyWithin } from "./within.ts";
 
@@ -63,8 +63,8 @@ export function checkOwn(options: ReserveSpawnOptions): void {
     throw new TypeError(`Cannot use ${shared.join(", ")} with a reserve: that is said to reserve(), once for all`);
 }
 
-/** One that waits for code. */
-class Parked implements Member {
+/** One that waits for code: a place of the scheduler, with a process in it. */
+class Parked implements Member, Place {
   readonly cell: Cell;
   readonly channel: Channel;
   /** Why it was ended, where the host did that. */
@@ -77,6 +77,12 @@ class Parked implements Member {
     this.#startedAt = startedAt;
     const leave = enter(this);
     void cell.confined.ended.then((ended) => leave(exitBy([this.cause], ended)));
+  }
+
+  settled(): void {} // it has started
+
+  leave(): void {
+    this.cell.confined.kill(); // with its end the scheduler has the place back
   }
 
   inspect(): Inspection {
@@ -103,11 +109,13 @@ const BACKOFF = { firstMs: 100, mostMs: 30_000 };
 export class Reserve implements AsyncDisposable {
   readonly #policy: Policy;
   readonly #options: ReserveOptions;
+  readonly #scheduler: Scheduler;
   /** The last one to come was used last: its memory is the warmest, so it goes first. */
   readonly #parked: Parked[] = [];
   /** Those that were launched and not taken. */
   readonly #cells = new Set<Cell>();
-  readonly #start: Start | undefined;
+  /** How each is made. */
+  readonly #made: Omit<Launch, "place">;
   /** Of the modules that were spawned: to look for what belongs to a package takes longer than to load a small one. */
   readonly #codes = new Map<string, Code>();
   readonly #closing = new AbortController();
@@ -118,7 +126,10 @@ export class Reserve implements AsyncDisposable {
   constructor(policy: Policy, options: ReserveOptions) {
     this.#policy = policy;
     this.#options = options;
-    this.#start = startFrom(process.cwd(), [...grantsOf(policy).keys()]);
+    const { stdout, stderr, observe = false, scheduler = defaultScheduler } = options;
+    this.#scheduler = scheduler;
+    const start = startFrom(hereOrRoot(), [...grantsOf(policy).keys()]);
+    this.#made = { policy, stdout, stderr, observe, start };
   }
 
   /** How many are ready. */
@@ -127,15 +138,14 @@ export class Reserve implements AsyncDisposable {
   }
 
   /**
-   * Starts a module as `spawn` does, in a process that waits already; where none does, in a new one. The limits of time count from here on,
-   * save the kernel's own count of processor time, which has what the start took: some 20 ms.
+   * Starts a module as `spawn` does, in a process that waits already; where none does, in a new one, or in the next that is ready while the scheduler
+   * lets nobody start. The limits of time count from here on, save the kernel's own count of processor time, which has what the start took: some 20 ms.
    */
   async spawn<Module, Message extends TSchema = TSchema>(
     module: string | URL,
     options: ReserveSpawnOptions<Message> = {},
   ): Promise<Actor<Module, Static<Message>>> {
-    this.#closing.signal.throwIfAborted();
-    options.signal?.throwIfAborted();
+    this.#mustServe(options);
     checkOwn(options);
     checkTimeout(options.loadTimeoutMs);
     const { size: _, name: __, ...shared } = this.#options;
@@ -145,31 +155,40 @@ export class Reserve implements AsyncDisposable {
     const code = this.#codes.getOrInsertComputed(modulePath(module), () => this.#codeOf(module));
     // A module that cannot be bundled takes nobody. Where it is there nothing is awaited until the code has left.
     const source = bundled(code.path, code.scope) ?? (await bundle(code.path, code.scope));
-    const parked = this.#take();
-    if (parked === undefined) return start(module, all);
+    this.#mustServe(options);
     const { boot, called } = code;
-    const { cell, channel } = parked;
-    const making = { cell, channel, policy: this.#policy, name: options.name ?? called, options: all };
-    try {
-      return deliver({ source, boot }, making);
-    } finally {
-      this.#refill(PAUSE_MS);
-    }
+    const making = { policy: this.#policy, name: options.name ?? called, options: all };
+    const place = this.#take() ?? (await this.#enter(making.name, options));
+    if (place instanceof Parked)
+      return deliver({ source, boot }, { ...making, cell: place.cell, channel: place.channel });
+    return bring({ source, boot }, { ...making, cell: await launch(making.name, { ...this.#made, place }) });
+  }
+
+  /** Throws where nothing more starts from here, or not for this one. */
+  #mustServe({ signal }: ReserveSpawnOptions): void {
+    this.#closing.signal.throwIfAborted();
+    signal?.throwIfAborted();
+  }
+
+  /** Waits for a place, or for one that is parked before that: the places that are lacking may be those of this reserve. */
+  #enter(name: string, { priority, signal }: ReserveSpawnOptions): Promise<Place> {
+    const { signal: closing } = this.#closing;
+    const given = signal === undefined ? closing : AbortSignal.any([closing, signal]);
+    return this.#scheduler.enter({ name, limits: this.#policy.limits, priority, signal: given, of: this });
   }
 
   #codeOf(module: string | URL): Code {
     const code = codeOf(module, this.#policy, this.#options);
     // Where it starts was made when it was.
-    return { ...code, boot: { ...code.boot, directory: this.#start?.directory ?? null } };
+    return { ...code, boot: { ...code.boot, directory: this.#made.start?.directory ?? null } };
   }
 
   /** Throws `SchedulerRefused` where so many of its actors could never be alive at a time. */
   mustHold(count: number, name: string): void {
-    const { scheduler = defaultScheduler } = this.#options;
-    scheduler.mustHold(count, { name, limits: this.#policy.limits });
+    this.#scheduler.mustHold(count, { name, limits: this.#policy.limits });
   }
 
-  /** Ends those that wait. Those that were taken live on. */
+  /** Ends those that wait, and has spawns reject that wait. Those that were taken live on. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort(new Error("Cannot spawn from this reserve: it is closed"));
     clearTimeout(this.#timer);
@@ -193,10 +212,15 @@ export class Reserve implements AsyncDisposable {
   #take(): Parked | undefined {
     const index = this.#parked.findLastIndex(({ channel }) => channel.open); // one may have died just now
     const [parked] = this.#parked.splice(index, index < 0 ? 0 : 1);
-    if (parked === undefined) return undefined;
+    if (parked !== undefined) this.#give(parked);
+    return parked;
+  }
+
+  /** It is somebody's from here on. */
+  #give(parked: Parked): void {
     this.#cells.delete(parked.cell);
     withdraw(parked);
-    return parked;
+    this.#refill(PAUSE_MS);
   }
 
   /** Makes those that are lacking, in the background, after a while; and again where that fails. */
@@ -218,25 +242,22 @@ export class Reserve implements AsyncDisposable {
   }
 
   async #make(): Promise<void> {
-    const { scheduler = defaultScheduler, name = "reserve", stdout, stderr, observe = false } = this.#options;
     const { signal } = this.#closing;
     const { limits } = this.#policy;
-    const place = await scheduler.enter({ name: "an actor of a reserve", limits, priority: "low", signal });
-    const asked = { policy: this.#policy, stdout, stderr, observe, start: this.#start };
+    const place = await this.#scheduler.enter({ name: "an actor of a reserve", limits, priority: "low", signal });
     const startedAt = Date.now();
-    await this.#park(await launch(name, { ...asked, place }), startedAt);
+    const { name = "reserve" } = this.#options;
+    await this.#park(await launch(name, { ...this.#made, place }), startedAt);
   }
 
   async #park(cell: Cell, startedAt: number): Promise<void> {
     this.#cells.add(cell);
     if (this.#closing.signal.aborted) cell.confined.kill();
-    const gone = cell.confined.ended.then(() => {
-      throw new Error("Cannot keep an actor ready: it ended");
-    });
     try {
-      const parked = new Parked(cell, await Promise.race([exercise(cell), gone]), startedAt);
+      const parked = new Parked(cell, await exercise(cell), startedAt);
+      if (this.#scheduler.pass(parked, this)) return this.#give(parked);
       this.#parked.push(parked);
-      gone.catch(() => {
+      void cell.confined.ended.then(() => {
         this.#cells.delete(cell);
         const index = this.#parked.indexOf(parked);
         if (index < 0) return;

@@ -28,6 +28,8 @@ export interface Request {
   readonly priority?: Priority | undefined;
   /** Takes the request back while it waits. */
   readonly signal?: AbortSignal | undefined;
+  /** Who may pass a place of its own to the request. */
+  readonly of?: object | undefined;
 }
 
 /** What somebody was given. Both may be called more than once. */
@@ -43,7 +45,7 @@ const BUDGETS = ["starts", "actors", "memory", "processes"] as const;
 type Budget = (typeof BUDGETS)[number];
 type Amounts = Record<Budget, number>;
 
-interface Waiting {
+interface Waiting extends Pick<Request, "of"> {
   readonly cost: Amounts;
   readonly admit: (place: Place) => void;
 }
@@ -94,7 +96,7 @@ export class Scheduler {
   }
 
   /** Waits for its turn. Rejects with `SchedulerRefused` what would never fit, or would wait in a full queue; with the signal's reason. */
-  async enter({ name, limits, priority = "normal", signal }: Request): Promise<Place> {
+  async enter({ name, limits, priority = "normal", signal, of }: Request): Promise<Place> {
     signal?.throwIfAborted();
     if (!PRIORITIES.includes(priority))
       throw new TypeError(`Cannot start ${name} with priority ${priority}: expected one of ${PRIORITIES.join(", ")}`);
@@ -108,7 +110,24 @@ export class Scheduler {
       const taken = `${amountOf(reason, this.#used[reason])} of ${inWords(reason, this.#most[reason])} are taken`;
       throw new SchedulerRefused(`Cannot start ${name}: ${taken}, and ${this.#queue} wait already`, reason);
     }
-    return this.#wait(cost, priority, signal);
+    return this.#wait({ cost, of }, priority, signal);
+  }
+
+  /**
+   * Hands a place on to the first of the highest priority that waits for one `of` this owner: it is taken already, so nobody else could have it. False
+   * where none waits; the place stays with whoever has it.
+   */
+  pass(place: Place, of: object): boolean {
+    for (const priority of PRIORITIES) {
+      const queue = this.#waiting[priority];
+      const heir = queue.values().find((waiting) => waiting.of === of);
+      if (heir === undefined) continue;
+      queue.delete(heir);
+      heir.admit(place);
+      this.#next(); // who stood behind it may need less
+      return true;
+    }
+    return false;
   }
 
   #mustFit(name: string, cost: Amounts): void {
@@ -121,7 +140,7 @@ export class Scheduler {
     );
   }
 
-  #wait(cost: Amounts, priority: Priority, signal: AbortSignal | undefined): Promise<Place> {
+  #wait(asked: Omit<Waiting, "admit">, priority: Priority, signal: AbortSignal | undefined): Promise<Place> {
     const queue = this.#waiting[priority];
     return new Promise((resolve, reject) => {
       const abort = () => {
@@ -133,7 +152,7 @@ export class Scheduler {
         signal?.removeEventListener("abort", abort);
         resolve(place);
       };
-      const waiting: Waiting = { cost, admit };
+      const waiting: Waiting = { ...asked, admit };
       queue.add(waiting);
       signal?.addEventListener("abort", abort, { once: true });
     });

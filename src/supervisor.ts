@@ -104,6 +104,7 @@ export class Supervisor<Children = Record<string, Child>> implements Child, Asyn
       await this.#inTurn(async () => {
         for (const spec of specs) this.#add(spec);
         for (const ward of this.#wards.values()) await this.#startFirst(ward);
+        signal?.throwIfAborted(); // the last start may have heeded nothing
       });
     } catch (error) {
       const thrown = signal?.aborted ? signal.reason : error; // by then: a start that was given up says only that it was

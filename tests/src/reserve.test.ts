@@ -325,6 +325,23 @@ describe("reserve()", () => {
     expect(await rejection(reserve({ size: 1 }))).toMatchObject(ended);
   });
 
+  test("rejects as spawn does where an observed one ends between the look at its walls and its first call", async () => {
+    const confine = platform.confine.bind(platform);
+    using _ended = spyOn(platform, "confine").mockImplementation((...what) => {
+      const confined = confine(...what);
+      const verify = () => {
+        const stands = confined.verify();
+        process.kill(confined.pid, "SIGKILL");
+        while (!/^State:\tZ/m.test(readFileSync(`/proc/${confined.pid}/status`, "utf8")));
+        return stands;
+      };
+      return { ...confined, verify };
+    });
+    const ended = { name: "ActorExit", exit: { reason: "signal", signal: "SIGKILL" } };
+    expect(await rejection(spawn(module, { observe: true }))).toMatchObject(ended);
+    expect(await rejection(reserve({ size: 1, observe: true }))).toMatchObject(ended);
+  });
+
   test("needs no working directory, and neither does spawn", async () => {
     const cwd = mkdtempSync(join(tmpdir(), "caisson-test-"));
     const script = `
@@ -341,7 +358,7 @@ describe("reserve()", () => {
   });
 
   test("keeps within its scheduler, which has all back at the end", async () => {
-    const scheduler = new Scheduler({ actors: 3, queue: 0 });
+    const scheduler = new Scheduler({ starts: 3, actors: 3, queue: 0 });
     const kept = await reserve({ size: 3, scheduler });
     expect(scheduler.load.actors).toBe(3);
     expect(await rejection(spawn(module, { scheduler }))).toMatchObject({ name: "SchedulerRefused", full: "actors" });
