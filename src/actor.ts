@@ -146,8 +146,8 @@ export interface Making {
 }
 
 /** Brings code into a process inside its walls. What goes wrong ends that. */
-async function bring<Module, Message>(
-  { source, boot }: { readonly source: Promise<string>; readonly boot: BootOptions },
+export async function bring<Module, Message>(
+  { source, boot }: { readonly source: string | Promise<string>; readonly boot: BootOptions },
   making: Making,
 ): Promise<Actor<Module, Message>> {
   const actor = new Actor<Module, Message>({ ...making, kind: boot.script ? "script" : "actor" });
@@ -186,6 +186,8 @@ export function deliver<Module, Message>(
 
 const NO_TRAFFIC = { sent: { messages: 0, bytes: 0 }, received: { messages: 0, bytes: 0 } };
 
+const OVERFLOW: Exit = { reason: "limit", limit: "output" };
+
 /** How long a process may outlive its link. */
 const LINGER_MS = 2000;
 
@@ -200,7 +202,7 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
   readonly call: Call<Module>;
   /** Settles once, when the process has ended and nothing of it is left. Never rejects. */
   readonly exited: Promise<Exit>;
-  /** What it prints, where `"pipe"` was asked for. */
+  /** What it prints, where `"pipe"` was asked for. Fails with `LimitExceeded` where it is read behind the end, and proves too much for `limits.output`. */
   readonly stdout: ReadableStream<Uint8Array> | undefined;
   readonly stderr: ReadableStream<Uint8Array> | undefined;
 
@@ -217,6 +219,8 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
   #settle: { resolve(): void; reject(error: unknown): void } | undefined;
   /** Why the host ended it, before the kernel tells of the end. The first cause counts. */
   #cause: Exit | undefined;
+  /** That its link was closed, which ends nothing at once: what does end it later counts for more. */
+  #letGo: Exit | undefined;
   /** What it said of its end before. */
   #fell: Exit | undefined;
 
@@ -285,7 +289,7 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
       clearTimeout(timer);
       clearTimeout(clock);
       signal?.removeEventListener("abort", abort);
-      if (!loaded) reject(this.#exitError(exit));
+      if (!loaded) reject(exitError(this.name, exit));
     });
     if (signal?.aborted) abort(); // while it was launched
     return promise;
@@ -333,7 +337,7 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
 
   get #state(): State {
     if (this.#ended !== undefined) return "ended";
-    if (this.#cause !== undefined || this.#fell !== undefined) return "ending";
+    if ((this.#cause ?? this.#fell ?? this.#letGo) !== undefined) return "ending";
     return this.#channel === undefined ? "starting" : "running";
   }
 
@@ -362,8 +366,9 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
 
   /** Closes the link. The actor ends by itself then, with its exit handlers run, or is ended if it does not. */
   disconnect(): void {
-    this.#cause ??= { reason: "host gone" };
-    this.#connected().close();
+    const channel = this.#connected();
+    this.#letGo ??= { reason: "host gone" };
+    channel.close();
   }
 
   /** Ends the actor at once, with everything in it. */
@@ -391,6 +396,17 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
     this.#cell.confined.kill();
   }
 
+  /** Ends it, for it printed more than it may. Where it has ended, and its exit says nothing of that, who reads is told. */
+  #overflow(): LimitExceeded | undefined {
+    if (this.#ended === undefined) this.#stop(OVERFLOW);
+    else if (this.#cause !== OVERFLOW)
+      return new LimitExceeded(
+        `Cannot read all that actor ${this.name} printed: it reached its limit output`,
+        "output",
+      );
+    return undefined;
+  }
+
   #call(name: string, args: readonly unknown[], options: CallOptions): Promise<unknown> {
     if (options === NO_OPTIONS) return this.#connected().call(name, args);
     const { signal, timeoutMs, result } = options;
@@ -405,7 +421,7 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
   #moveIn(): void {
     const { observer, lane } = this.#cell;
     this.#cell.name = this.name;
-    this.#cell.onOverflow = () => this.#stop({ reason: "limit", limit: "output" });
+    this.#cell.onOverflow = () => this.#overflow();
     lane.denials = this.#denials;
     if (observer !== undefined) {
       observer.tell = (call) => this.#tell(call);
@@ -429,14 +445,14 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
       // What is pending rejects with how the actor ended; messages that came before can still be read.
       onLost: async (seen) => {
         this.#linger();
-        return this.#exitError(await this.exited, seen);
+        return exitError(this.name, await this.exited, seen);
       },
     } satisfies Hooks);
   }
 
   #fall(error: unknown): void {
     this.#explain(error);
-    if (this.#cause === undefined) this.#fell ??= { reason: "threw", error };
+    if ((this.#cause ?? this.#letGo) === undefined) this.#fell ??= { reason: "threw", error };
   }
 
   #situation(): Situation {
@@ -478,21 +494,23 @@ export class Actor<Module = unknown, Message = unknown> implements AsyncDisposab
     this.#ended = ended;
     // That it fell is its own word, which hides no limit.
     const causes = [this.#fell, this.#cause];
-    return exitBy(this.#cause?.reason === "limit" ? causes.reverse() : causes, ended);
-  }
-
-  #exitError(exit: Exit, seen?: Error): Error {
-    if (exit.reason === "protocol") return exit.violation;
-    if (exit.reason === "limit")
-      return new LimitExceeded(`Actor ${this.name} was ended: it reached its limit ${exit.limit}`, exit.limit);
-    const cause = exit.reason === "threw" ? exit.error : seen;
-    const error = new ActorExit(`Actor ${this.name} ended: ${describeExit(exit)}`, exit, { cause });
-    if (isDenied(cause)) carry(error, cause.denial);
-    return error;
+    if (this.#cause?.reason === "limit") causes.reverse();
+    return exitBy([...causes, this.#letGo], ended);
   }
 }
 
-function hereOrRoot(): string {
+/** What rejects that waited for an actor which has ended. */
+export function exitError(name: string, exit: Exit, seen?: Error): Error {
+  if (exit.reason === "protocol") return exit.violation;
+  if (exit.reason === "limit")
+    return new LimitExceeded(`Actor ${name} was ended: it reached its limit ${exit.limit}`, exit.limit);
+  const cause = exit.reason === "threw" ? exit.error : seen;
+  const error = new ActorExit(`Actor ${name} ended: ${describeExit(exit)}`, exit, { cause });
+  if (isDenied(cause)) carry(error, cause.denial);
+  return error;
+}
+
+export function hereOrRoot(): string {
   try {
     return process.cwd();
   } catch {

@@ -10,10 +10,12 @@ import { setSendBuffer, socketPair } from "../syscalls/linux/socket.ts";
 import { allowanceOf, spend } from "./allowance.ts";
 import { bootText } from "./bundle.ts";
 import { type Channel, connect, type Hooks } from "./channel.ts";
+import type { LimitExceeded } from "./error.ts";
 import type { Start } from "./grant.ts";
 import { DescriptorLane } from "./lane.ts";
+import { passOn } from "./lines.ts";
 import { windowOf } from "./link.ts";
-import { listen, passOn, streamOf } from "./output.ts";
+import { type Allow, streamOf } from "./output.ts";
 import type { Place } from "./scheduler.ts";
 import { turns } from "./turns.ts";
 import type { WindowSize } from "./window.ts";
@@ -59,8 +61,8 @@ export class Cell {
   /** Resolves when the host has seen that every wall stands, rejects where one does not; the process is ended then. Stays open where that ended before. */
   readonly verified: Promise<Channel>;
   readonly hooks: Hooks = {};
-  /** Called when it prints more than it may. */
-  onOverflow: () => void;
+  /** Called when it prints more than it may. Gives what who reads is told, where nothing else tells. */
+  onOverflow: () => LimitExceeded | undefined;
   /** What its lines are labelled with. */
   name: string;
   /** Settles when all is told of what was refused. */
@@ -71,7 +73,7 @@ export class Cell {
     this.lane = rest.lane;
     this.observer = rest.observer;
     this.name = rest.name;
-    this.onOverflow = () => confined.kill();
+    this.onOverflow = () => void confined.kill();
     this.verified = this.#verify(data, window);
     this.verified.catch(() => {}); // whoever brings code awaits it, when the code is there
   }
@@ -179,13 +181,12 @@ function build(name: string, { policy, stdin, start, observe, ...streams }: Laun
 }
 
 /** Gives as much of what was printed as may be: of all streams together, so many bytes. */
-function meter(output: number | undefined, exceeded: () => void): Reading["allow"] {
+function meter(output: number | undefined, exceeded: Cell["onOverflow"]): Allow {
   const allowance = allowanceOf(output);
-  if (allowance === undefined) return (bytes) => bytes;
+  if (allowance === undefined) return (given) => ({ given });
   return (bytes) => {
     const allowed = spend(allowance, bytes.length);
-    if (allowed < bytes.length) exceeded();
-    return bytes.subarray(0, allowed);
+    return allowed === bytes.length ? { given: bytes } : { given: bytes.subarray(0, allowed), lost: exceeded() };
   };
 }
 
@@ -193,8 +194,7 @@ interface Reading {
   readonly how: Output | undefined;
   readonly label: () => string;
   readonly print: (line: string) => void;
-  /** Counts what comes, and gives what of it may be given on. */
-  readonly allow: (bytes: Uint8Array) => Uint8Array;
+  readonly allow: Allow;
 }
 
 function receive(
@@ -203,7 +203,6 @@ function receive(
 ): ReadableStream<Uint8Array> | undefined {
   if (socket === undefined) return undefined;
   if (how === "pipe") return streamOf(socket.take(), allow);
-  const lines = passOn(label, print);
-  listen(socket.take(), { data: (bytes) => lines.push(allow(bytes)), close: () => lines.end() });
+  passOn(socket.take(), { name: label, print, allow, pace });
   return undefined;
 }

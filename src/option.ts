@@ -27,9 +27,11 @@ export const MODE = kind("a number", (value) => typeof value === "number");
 export const OBJECT = kind("an object", isPlain);
 export const FUNCTION = kind("a function", (value) => typeof value === "function");
 export const ABORT = kind("an AbortSignal", (value) => value instanceof AbortSignal);
-export const SIGNAL = kind("a signal's name, such as SIGTERM", (value) =>
-  Object.hasOwn(constants.signals, value as string),
+export const SIGNAL = kind(
+  "a signal's name, such as SIGTERM",
+  (value) => typeof value === "string" && Object.hasOwn(constants.signals, value),
 );
+export const SIGNAL_NUMBER = kind("a number from 1 to 64", (value) => isWhole(value) && value >= 1 && value <= 64);
 export const MOUNT = kind("made by bind(), tmpfs() and their like", (value) => isPlain(value) && "kind" in value);
 export const ENVIRONMENT = kind(
   "an object from names, without =, to strings",

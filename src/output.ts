@@ -1,12 +1,6 @@
-/** What an actor prints: a stream for the host's program, or lines passed on, made harmless. */
+/** What an actor prints: a stream for the host's program, or text made harmless. */
+import type { LimitExceeded } from "./error.ts";
 import { belongs, UNSEEN } from "./unseen.ts";
-
-/** The longest line that is passed on; a longer one is cut into several. */
-const LINE = 8192;
-/** What is passed on of one stream, in characters printed; the rest is dropped, and said to be. */
-const TOTAL = 16 * 2 ** 20;
-/** What a line costs beside its characters: to print an empty one takes as long as to print some hundred of those. */
-const LINE_COST = 128;
 
 /** Text without what a terminal acts on or does not show: control characters other than tab, marks that turn the direction of writing, what is not seen. */
 export function harmless(text: string): string {
@@ -18,47 +12,22 @@ export function harmless(text: string): string {
   });
 }
 
-/** Passes lines on, each with the name that the actor has by then. Holds one line at most. */
-export function passOn(
-  name: () => string,
-  print: (line: string) => void,
-): { push(bytes: Uint8Array): void; end(): void } {
-  const decoder = new TextDecoder();
-  let line = "";
-  let total = 0;
-  const put = (text: string) => {
-    if (total > TOTAL) return;
-    const label = `[${harmless(name())}] `;
-    const printed = label + harmless(text);
-    print(printed);
-    total += printed.length + LINE_COST;
-    if (total > TOTAL) print(`${label}... what follows ${TOTAL} characters is dropped`);
-  };
-  const take = (text: string) => {
-    line += text;
-    for (let end = line.indexOf("\n"); total <= TOTAL && (end >= 0 || line.length > LINE); end = line.indexOf("\n")) {
-      const cut = end < 0 || end > LINE ? LINE : end;
-      put(line.slice(0, cut).replace(/\r$/, ""));
-      line = line.slice(cut === end ? cut + 1 : cut);
-    }
-  };
-  return {
-    push(bytes) {
-      if (total <= TOTAL) take(decoder.decode(bytes, { stream: true }));
-    },
-    end() {
-      take(decoder.decode());
-      if (line !== "") put(line);
-      line = "";
-    },
-  };
-}
+/** Counts what comes, and says what of it is given on. */
+export type Allow = (bytes: Uint8Array) => {
+  readonly given: Uint8Array;
+  /** Why the rest is not, where nothing else tells. */
+  readonly lost?: LimitExceeded | undefined;
+};
 
-/** Reads a socket into a stream, no faster than the stream is read, which gets as much of it as `allow` gives on. */
-export function streamOf(socket: number, allow: (bytes: Uint8Array) => Uint8Array): ReadableStream<Uint8Array> {
-  let source: { pause(): void; resume(): void } | undefined;
+/**
+ * Reads a socket into a stream, no faster than the stream is read, which gets as much of it as `allow` gives on. Where what is lost is told nowhere else,
+ * the stream fails with that, behind what was given.
+ */
+export function streamOf(socket: number, allow: Allow): ReadableStream<Uint8Array> {
+  let source: Source | undefined;
   let paused = false;
   let over = false;
+  let failure: LimitExceeded | undefined;
   return new ReadableStream<Uint8Array>({
     start(controller) {
       listen(socket, {
@@ -66,12 +35,18 @@ export function streamOf(socket: number, allow: (bytes: Uint8Array) => Uint8Arra
           source = opened;
         },
         data: (bytes) => {
-          const allowed = allow(bytes);
-          if (over || allowed.length === 0) return;
-          controller.enqueue(allowed);
-          if (controller.desiredSize! > 0 || paused) return;
-          paused = true;
-          source?.pause();
+          const { given, lost } = allow(bytes);
+          if (over) return;
+          if (given.length > 0) controller.enqueue(given);
+          if (lost !== undefined) {
+            over = true;
+            // An error takes the place of what is still to be read.
+            if (controller.desiredSize! > 0) controller.error(lost);
+            else failure = lost;
+          } else if (controller.desiredSize! <= 0 && !paused) {
+            paused = true;
+            source?.pause();
+          }
         },
         close: () => {
           if (!over) controller.close();
@@ -79,7 +54,8 @@ export function streamOf(socket: number, allow: (bytes: Uint8Array) => Uint8Arra
         },
       });
     },
-    pull() {
+    pull(controller) {
+      if (failure !== undefined) controller.error(failure);
       if (!paused) return;
       paused = false;
       source?.resume();
@@ -91,8 +67,14 @@ export function streamOf(socket: number, allow: (bytes: Uint8Array) => Uint8Arra
   });
 }
 
-interface Listener {
-  open?(socket: { pause(): void; resume(): void }): void;
+/** What is read until it is paused. */
+export interface Source {
+  pause(): void;
+  resume(): void;
+}
+
+export interface Listener {
+  open?(source: Source): void;
   data(bytes: Uint8Array): void;
   close(): void;
 }
@@ -100,7 +82,7 @@ interface Listener {
 /** Has the event loop read a socket, which it then owns. */
 export function listen(fd: number, listener: Listener): void {
   const handlers = {
-    open: (socket: { pause(): void; resume(): void }) => listener.open?.(socket),
+    open: (socket: Source) => listener.open?.(socket),
     data: (_: unknown, bytes: Uint8Array) => listener.data(bytes),
     close: () => listener.close(),
   };

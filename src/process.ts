@@ -13,6 +13,7 @@ import { type Exit, exitBy, type LimitName } from "./exit.ts";
 import { KILL, type Killer } from "./killer.ts";
 import {
   ABORT,
+  checkArgument,
   checkOptions,
   DESCRIPTOR,
   DESCRIPTORS,
@@ -28,6 +29,7 @@ import {
   OBJECT,
   PATH,
   SIGNAL,
+  SIGNAL_NUMBER,
   TEXT,
   UMASK,
   WINDOW,
@@ -89,6 +91,9 @@ export interface ProcessOptions {
 }
 
 const STREAM = either(word("pipe", "inherit", "ignore"), DESCRIPTOR);
+
+const SENT = either(SIGNAL_NUMBER, SIGNAL);
+const RECEIVER = word("group");
 
 const KINDS: Kinds<Required<ProcessOptions>> = {
   argv0: TEXT,
@@ -353,6 +358,8 @@ export class Process implements AsyncDisposable {
    * @param to `"group"`: all processes of the group that it leads, as a terminal does
    */
   kill(signal: NodeJS.Signals | number = "SIGKILL", to?: "group"): void {
+    checkArgument(signal, "a signal", SENT);
+    if (to !== undefined) checkArgument(to, "who is sent it", RECEIVER);
     this.#send(typeof signal === "number" ? signal : constants.signals[signal], { reason: "killed", by: "kill" }, to);
   }
 

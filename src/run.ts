@@ -61,6 +61,7 @@ export async function run({ script, args, sandbox, observe = false }: Command): 
     if (observe) await lastOf(actor.denials);
     // Whoever interrupts does not want the rest.
     const failure = received === undefined ? await lost : undefined;
+    if (failure?.error instanceof LimitExceeded) throw failure.error;
     if (failure !== undefined) return await noOutput(failure.error, "script");
   } catch (error) {
     if (error instanceof ActorExit) exit = error.exit as Exit;
