@@ -2,6 +2,7 @@
 import { afterAll, describe, expect, setDefaultTimeout } from "bun:test";
 import { chmodSync, closeSync, openSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { endSupervision } from "../../platform/linux/supervise/supervisor.ts";
 import { type Answer, type Broker, type DenialEvent, exec, type Supervise } from "../../src/index.ts";
 import { self } from "../../syscalls/kernel.ts";
@@ -94,6 +95,25 @@ describe("signals during a call that waits:", () => {
       if (how === "restart") expect(lines.interrupted).toBe("0");
     });
   }
+
+  testKillable("a host that is stopped and goes on: each call has the file that it was answered with", async () => {
+    const fixture = fileURLToPath(new URL("./fixtures/paused.ts", import.meta.url));
+    const argv = [process.execPath, fixture, base.supervised, RACE_MS];
+    const host = Bun.spawn(argv, { stdio: ["ignore", "pipe", "inherit"] });
+    let over = false;
+    void host.exited.then(() => {
+      over = true;
+    });
+    while (!over) {
+      host.kill("SIGSTOP");
+      await Bun.sleep(1);
+      host.kill("SIGCONT");
+      await Bun.sleep(Math.random() * 10);
+    }
+    const { given, opened, left } = await host.stdout.json();
+    expect([opened, left]).toEqual([given, 0]);
+    expect(given).toBeGreaterThan(0);
+  });
 
   testAttempt("SIGKILL: nothing is left here", async () => {
     await leavesNothing(async () => {
