@@ -207,8 +207,10 @@ export class Hand implements Contained {
   /** Has the event loop take what the puppet says. One that has ended, quicker than this process came here, says nothing more. */
   listen(): void {
     if (this.#listening || this.#puppet.socket.closed) return;
+    const again = ({ number }: Descriptor) => new Descriptor(self.call("fcntl", number, F.DUPFD_CLOEXEC, 0));
+    using answers = again(this.#puppet.socket);
+    using news = again(this.#news);
     this.#listening = true;
-    const again = (socket: number) => self.call("fcntl", socket, F.DUPFD_CLOEXEC, 0);
     // Whoever breaks the rules of the strings is no puppet of ours any more.
     const orKill = (take: () => void) => {
       try {
@@ -218,15 +220,12 @@ export class Hand implements Contained {
         this.kill();
       }
     };
-    watch(again(this.#puppet.socket.number), {
-      data: (bytes) => orKill(() => this.kernel.received(bytes)),
-      close() {},
-    });
     const takeNews = (bytes: Uint8Array) => {
       this.kernel.takeAnswers();
       this.#children.take(bytes);
     };
-    watch(again(this.#news.number), { data: (bytes) => orKill(() => takeNews(bytes)), close() {} });
+    watch(answers.take(), { data: (bytes) => orKill(() => this.kernel.received(bytes)), close() {} });
+    watch(news.take(), { data: (bytes) => orKill(() => takeNews(bytes)), close() {} });
   }
 
   /** Sets the container up, before anything runs in it. */
@@ -483,10 +482,16 @@ export class Hand implements Contained {
 
   /** Signals a child of the puppet's, which may have ended while the news of that is on its way; or the puppet has, and nobody makes the call. */
   #signalTo(pid: number, signal: number): void {
-    this.listen(); // who reads no answers holds the puppet up
     const batch = new Batch();
-    batch.call("kill", pid, signal);
-    void this.kernel.answered(this.kernel.prepare(batch)).catch(() => {});
+    batch.attempt(() => batch.call("kill", pid, signal));
+    try {
+      this.listen(); // who reads no answers holds the puppet up
+      void this.kernel.answered(this.kernel.prepare(batch)).catch(() => {});
+    } catch (error) {
+      // No descriptor is left to listen by.
+      if (!(error instanceof SystemError)) throw error;
+      this.kernel.carryOut(batch);
+    }
   }
 
   /** Rejects when it has ended: then what was asked of the puppet is never answered. */

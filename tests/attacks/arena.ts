@@ -1,5 +1,5 @@
 /** Where attacks are tried: in an actor, and for comparison in a process without walls. */
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -90,6 +90,16 @@ export async function failure(promise: Promise<unknown>): Promise<unknown> {
 /** Waits until a condition holds; the test's own timeout ends what never does. */
 export async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await Bun.sleep(2);
+}
+
+/** Keeps this process from hearing of anything until it is so. */
+export function busyUntil(isSo: () => boolean): void {
+  while (!isSo()) Bun.sleepSync(1);
+}
+
+/** Whether a process has ended and nobody has waited for it. */
+export function isZombie(pid: number): boolean {
+  return /^State:\tZ/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
 }
 
 /** The descriptors that this process has open. */

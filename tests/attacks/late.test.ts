@@ -1,21 +1,11 @@
 /** Ends that this process comes to hear of long behind its own clocks, for it was busy: what it says of them is what happened. */
 import { describe, expect } from "bun:test";
-import { readFileSync } from "node:fs";
 import { container, exec } from "../../src/index.ts";
 import { testBox } from "../src/box.ts";
+import { busyUntil, isZombie } from "./arena.ts";
 
 /** More than a start takes, also on a machine that has other things to do. */
 const WALL_MS = 3000;
-
-/** Keeps this process from hearing of anything until it is so. */
-function busyUntil(isSo: () => boolean): void {
-  while (!isSo()) Bun.sleepSync(1);
-}
-
-/** Whether a process has ended and nobody has waited for it. */
-function isZombie(pid: number): boolean {
-  return /^State:\tZ/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
-}
 
 describe("who was too busy to end something in time", () => {
   testBox("says that its time was over, whatever it does as the first thing then", async () => {

@@ -1,13 +1,13 @@
 /** Attacks on what is said of ends: reasons that are not true, that are made up by who ended, and that are missing. */
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { countersOf } from "../../platform/linux/usage.ts";
 import { type Actor, ActorExit, exec, type SpawnOptions, spawn } from "../../src/index.ts";
 import type { SandboxLimits } from "../../src/limits.ts";
 import { box, testAsRoot, testBox } from "../src/box.ts";
-import { failure, until } from "./arena.ts";
+import { busyUntil, failure, isZombie, until } from "./arena.ts";
 
 setDefaultTimeout(60_000); // the machine may have other things to do
 
@@ -28,16 +28,6 @@ async function enoughMs(begin: () => Promise<AsyncDisposable>): Promise<number> 
   const before = performance.now();
   await using _ = await begin();
   return 2000 + 5 * (performance.now() - before);
-}
-
-/** Whether a process has ended and nobody has waited for it. */
-function isZombie(pid: number): boolean {
-  return /^State:\tZ/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
-}
-
-/** Keeps this process from hearing of anything until it is so. */
-function busyUntil(isSo: () => boolean): void {
-  while (!isSo()) Bun.sleepSync(1);
 }
 
 describe("an actor that has ended by itself did so, whatever this process does before it hears of that:", () => {

@@ -1,5 +1,6 @@
 /** A host, or the first process of a container, that other work of the machine holds up. */
 import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { join } from "node:path";
 import { container, type ExecOptions, exec } from "../../src/index.ts";
 import { testBox } from "../src/box.ts";
 
@@ -34,6 +35,26 @@ describe("a program that has ended before its host watches it is told of", () =>
       expect(program.exit).toEqual({ reason: "returned", code: 3 });
     });
   }
+});
+
+describe("a host without a descriptor", () => {
+  testBox("signals its program all the same", async () => {
+    const script = `
+      import { closeSync, openSync } from "node:fs";
+      import { exec } from "${join(import.meta.dir, "../../src/index.ts")}";
+      const program = await exec(["/bin/sleep", "1000"]);
+      const held = [];
+      try {
+        for (;;) held.push(openSync("/dev/null"));
+      } catch {}
+      for (let times = 0; times < 1000; times++) program.kill("SIGCONT");
+      program.kill("SIGTERM");
+      for (const each of held) closeSync(each);
+      await program.exited;
+      console.log(held.length > 10, program.signalCode);`;
+    const host = ["/bin/sh", "-c", 'ulimit -n 256; exec "$@"', "sh", process.execPath, "-e", script];
+    expect(await Bun.spawn(host, { stdio: ["ignore", "pipe", "inherit"] }).stdout.text()).toBe("true SIGTERM\n");
+  });
 });
 
 describe("a first process that is held up", () => {
