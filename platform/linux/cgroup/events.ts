@@ -100,7 +100,7 @@ export class Events {
     };
     if (this.#tree.version === 1) {
       const look = () => {
-        if ((this.#counts().memory ?? 0) >= bytes) once();
+        if ((this.#counts().memoryPeak ?? 0) >= bytes) once(); // it may be less again by now
       };
       this.#hear({ look, fail: gone }, this.#legacyEvent("memory.usage_in_bytes", `${bytes}`));
       return;

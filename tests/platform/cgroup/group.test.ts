@@ -9,6 +9,7 @@ import { Group } from "../../../platform/linux/cgroup/group.ts";
 import type { Controller } from "../../../platform/linux/cgroup/hierarchy.ts";
 import { directoryIn, findTrees } from "../../../platform/linux/cgroup/home.ts";
 import type { Budget } from "../../../platform/linux/cgroup/settings.ts";
+import { busyUntil, isZombie } from "../../attacks/arena.ts";
 import { testIf } from "../../syscalls/requirement.ts";
 import { runs, testGroups, until } from "./groups.ts";
 
@@ -85,6 +86,23 @@ describe("a group", () => {
     await other.exited;
     expect(told).not.toContain("calm");
   });
+
+  testGroups("memory")(
+    "tells of more memory than the mark also where it is less again when that is heard",
+    async () => {
+      const group = make({ memory: 64 * MIB, swap: 0 });
+      let told = false;
+      group.onMemory(16 * MIB, () => {
+        told = true;
+      });
+      const child = start(group, "<STDIN>; my $x = 'x' x (32 << 20);");
+      child.stdin.write("\n");
+      child.stdin.end();
+      busyUntil(() => isZombie(child.pid));
+      expect(group.counts().memory).toBeLessThan(16 * MIB);
+      await until(() => told);
+    },
+  );
 
   testGroups("pids")("refuses processes beyond what it has, and counts them", async () => {
     const group = make({ processes: 5 });
