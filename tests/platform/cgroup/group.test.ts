@@ -87,22 +87,24 @@ describe("a group", () => {
     expect(told).not.toContain("calm");
   });
 
-  testGroups("memory")(
-    "tells of more memory than the mark also where it is less again when that is heard",
-    async () => {
-      const group = make({ memory: 64 * MIB, swap: 0 });
-      let told = false;
-      group.onMemory(16 * MIB, () => {
-        told = true;
-      });
-      const child = start(group, "<STDIN>; my $x = 'x' x (32 << 20);");
-      child.stdin.write("\n");
-      child.stdin.end();
-      busyUntil(() => isZombie(child.pid));
-      expect(group.counts().memory).toBeLessThan(16 * MIB);
-      await until(() => told);
-    },
-  );
+  const memory = findTrees().trees.find(({ controllers }) => controllers.includes("memory"));
+  testIf(
+    "cgroup v1 memory",
+    memory?.version === 1,
+    "in v2 who is above the mark is held back until that is heard",
+  )("tells of more memory than the mark also where it is less again when that is heard", async () => {
+    const group = make({ memory: 64 * MIB, swap: 0 });
+    let told = false;
+    group.onMemory(16 * MIB, () => {
+      told = true;
+    });
+    const child = start(group, "<STDIN>; my $x = 'x' x (32 << 20);");
+    child.stdin.write("\n");
+    child.stdin.end();
+    busyUntil(() => isZombie(child.pid));
+    expect(group.counts().memory).toBeLessThan(16 * MIB);
+    await until(() => told);
+  });
 
   testGroups("pids")("refuses processes beyond what it has, and counts them", async () => {
     const group = make({ processes: 5 });
