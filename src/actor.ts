@@ -13,7 +13,7 @@ import { type Denial, explain, isDenied, type Situation } from "./denial.ts";
 import { type DenialEvent, Denials } from "./denials.ts";
 import { ActorExit, LimitExceeded } from "./error.ts";
 import { describeExit, type Exit, exitBy } from "./exit.ts";
-import { grantsOf, type Start, startFrom } from "./grant.ts";
+import { grantsOf, hereOrRoot, type Start, startFrom } from "./grant.ts";
 import type { Inspection, State } from "./inspection.ts";
 import { KILL, type Killer } from "./killer.ts";
 import { type Cell, launch, type Output } from "./launch.ts";
@@ -508,14 +508,6 @@ export function exitError(name: string, exit: Exit, seen?: Error): Error {
   const error = new ActorExit(`Actor ${name} ended: ${describeExit(exit)}`, exit, { cause });
   if (isDenied(cause)) carry(error, cause.denial);
   return error;
-}
-
-export function hereOrRoot(): string {
-  try {
-    return process.cwd();
-  } catch {
-    return "/"; // it was removed
-  }
 }
 
 /** Has an error carry what a wall refused. */

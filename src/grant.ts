@@ -37,6 +37,15 @@ export function startFrom(here: string, granted: readonly string[]): Start | und
   return { directory: here, made: !granted.some((path) => covers(here, path) || covers(path, here)) };
 }
 
+/** Where this process is: the root, where nobody can be any more. */
+export function hereOrRoot(): string {
+  try {
+    return process.cwd();
+  } catch {
+    return "/"; // it was removed
+  }
+}
+
 /** What a policy says of each path that it names: all of it together. */
 export function grantsOf({ read, write, unveil }: Pick<Policy, "read" | "write" | "unveil">): Grants {
   const grants = new Map<string, number>();

@@ -1,14 +1,14 @@
 /** Processes kept ready: each within its walls, warm, and without code, until somebody takes it. */
 import type { Static, TSchema } from "typebox";
 import { type Policy, platform } from "../platform/index.ts";
-import { type Actor, bring, type Code, codeOf, deliver, hereOrRoot, type SpawnOptions } from "./actor.ts";
+import { type Actor, bring, type Code, codeOf, deliver, type SpawnOptions } from "./actor.ts";
 import { Backoff } from "./backoff.ts";
 import { bundle, bundled, modulePath } from "./bundle.ts";
 import { checkTimeout } from "./calls.ts";
 import type { Channel } from "./channel.ts";
 import { exercise } from "./exercise.ts";
 import { type Exit, exitBy } from "./exit.ts";
-import { grantsOf, startFrom } from "./grant.ts";
+import { grantsOf, hereOrRoot, startFrom } from "./grant.ts";
 import type { Inspection } from "./inspection.ts";
 import { type Cell, type Launch, launch } from "./launch.ts";
 import { enter, type Member, withdraw } from "./roster.ts";

@@ -33,23 +33,18 @@ function seenOf(pid: number, enough: number) {
 }
 
 describe("lookAtShares() counts each page once", () => {
-  testAttempt("but each mapping of one that has far more than enough of them", async () => {
-    await using program = await running("mappings", 400, 0, 0);
-    const near = seenOf(program.pid, 256 * MIB);
-    expect(near.resident).toBeGreaterThan(400 * MIB);
-    expect(near.shares).toBeLessThan(16 * MIB);
-    const far = seenOf(program.pid, 128 * MIB);
-    expect(far.shares).toBe(far.resident);
-  });
-
-  testAttempt("but each mapping of one with tables for far more than enough", async () => {
-    await using program = await running("mappings", 200, 0, 3);
-    const near = seenOf(program.pid, 256 * MIB);
-    expect(near.resident).toBeGreaterThan(203 * MIB);
-    expect(near.shares).toBeLessThan(16 * MIB);
-    const far = seenOf(program.pid, 128 * MIB);
-    expect(far.shares).toBe(far.resident);
-  });
+  for (const [who, mappings, least] of [
+    ["that has far more than enough of them", [400, 0, 0], 400],
+    ["with tables for far more than enough", [200, 0, 3], 203],
+  ] as const)
+    testAttempt(`but each mapping of one ${who}`, async () => {
+      await using program = await running("mappings", ...mappings);
+      const near = seenOf(program.pid, 256 * MIB);
+      expect(near.resident).toBeGreaterThan(least * MIB);
+      expect(near.shares).toBeLessThan(16 * MIB);
+      const far = seenOf(program.pid, 128 * MIB);
+      expect(far.shares).toBe(far.resident);
+    });
 
   testAttempt("but each mapping of the rest, where those before have far more than enough together", async () => {
     await using family = await running("mappings", 80, 39, 0);
