@@ -311,11 +311,14 @@ export class Hand implements Contained {
   }
 
   #send(descriptors: readonly number[]): void {
+    const send = (sent: readonly number[]) =>
+      this.kernel.whenRoom((socket) => {
+        sendDescriptors(self, socket, new Uint8Array(1), sent);
+      });
     try {
-      sendDescriptors(self, this.#puppet.socket.number, new Uint8Array(1), descriptors);
+      send(descriptors);
     } catch (error) {
-      // It waits for a message, and would take the next frame for that.
-      self.call("sendto", this.#puppet.socket.number, new Uint8Array(1), 1, MSG.NOSIGNAL, null, 0);
+      send([]); // it waits for a message, and would take the next frame for that
       throw error;
     }
   }

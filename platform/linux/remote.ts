@@ -166,21 +166,26 @@ export class PuppetKernel implements Kernel {
     }
   }
 
-  /** Sends a batch without waiting for the answer. Where the socket is full of others, waits in place until there is room. */
+  /** Sends a batch without waiting for the answer. */
   post(prepared: Prepared): Prepared {
-    this.#mustBeOpen();
-    let sent = false;
-    const send = () => {
-      try {
-        self.call("sendto", this.#socket, prepared.bytes, prepared.bytes.length, MSG.NOSIGNAL, 0, 0);
-        sent = true;
-      } catch (error) {
-        if (!(error instanceof SystemError && error.code === "EAGAIN")) throw error;
-      }
-      return sent;
-    };
-    this.until(send); // each answer makes room
+    this.whenRoom((socket) => {
+      self.call("sendto", socket, prepared.bytes, prepared.bytes.length, MSG.NOSIGNAL, 0, 0);
+    });
     return prepared;
+  }
+
+  /** Sends something. Where the socket is full of what the puppet has not read, waits in place until there is room: each answer makes some. */
+  whenRoom(send: (socket: number) => void): void {
+    this.#mustBeOpen();
+    this.until(() => {
+      try {
+        send(this.#socket);
+        return true;
+      } catch (error) {
+        if (error instanceof SystemError && error.code === "EAGAIN") return false;
+        throw error;
+      }
+    });
   }
 
   /** Makes no more calls: the number of its socket may become that of another file. */

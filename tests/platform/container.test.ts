@@ -2,6 +2,7 @@ import { describe, expect } from "bun:test";
 import { readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { attach, contain, execute } from "../../platform/linux/container.ts";
+import { Batch } from "../../platform/linux/frame.ts";
 import { mapsFor } from "../../platform/linux/ids.ts";
 import type { Contained, ContainerPlan, Mount, Namespace, ProcessPlan } from "../../platform/platform.ts";
 import {
@@ -18,13 +19,15 @@ import {
   tmpfs,
 } from "../../src/mounts.ts";
 import { Descriptor } from "../../syscalls/descriptor.ts";
+import { SystemError } from "../../syscalls/error.ts";
 import { self } from "../../syscalls/kernel.ts";
+import { MSG } from "../../syscalls/linux/constants.ts";
 import { close, makePipe, open } from "../../syscalls/linux/file.ts";
-import { O } from "../../syscalls/linux/numbers.ts";
+import { F, O } from "../../syscalls/linux/numbers.ts";
 import { failure, scratch } from "../attacks/arena.ts";
 import { holdings, root, settled, testAsRoot, testBox, tree } from "../src/box.ts";
-
 import { processPlan } from "./process.ts";
+import { children } from "./strings.ts";
 
 const FILES: Readonly<Record<string, string>> = { mount: "mnt", network: "net" };
 const ALL: readonly Namespace[] = ["user", "mount", "pid", "network", "ipc", "uts", "cgroup"];
@@ -153,6 +156,47 @@ describe("contain()", () => {
       program(["/bin/sh", "-c", "test -f /many/299/name && test -d /over/new && test -d /over/there && exit 5"]),
     );
     expect(await running.ended).toMatchObject({ code: 5 });
+    await end(contained);
+  });
+
+  testBox("passes descriptors also where there is no room for them before the puppet reads on", async () => {
+    const contained = await contain(plan(ALL, tree));
+    const { kernel, pid } = contained;
+    const frame = new Batch();
+    frame.call("getpid");
+    const { bytes } = kernel.prepare(frame);
+    let answered = 0;
+    /** Sends as many frames as there is room for, and no more than `most`. */
+    const fill = (most: number) => {
+      let sent = 0;
+      kernel.whenRoom((socket) => {
+        try {
+          for (; sent < most; sent++) {
+            self.call("sendto", socket, bytes, bytes.length, MSG.DONTWAIT, null, 0);
+            kernel.await(() => answered++);
+          }
+        } catch (error) {
+          if (!(error instanceof SystemError && error.code === "EAGAIN")) throw error;
+        }
+      });
+      return sent;
+    };
+    const stop = async () => {
+      process.kill(pid, "SIGSTOP");
+      while (children().find((child) => child.pid === pid)!.state !== "T") await Bun.sleep(2);
+    };
+    await stop();
+    const most = fill(Number.POSITIVE_INFINITY);
+    expect(most).toBeWithin(50, 10_000);
+    process.kill(pid, "SIGCONT");
+    kernel.settle();
+    await stop();
+    expect(fill(most - 1)).toBe(most - 1); // the frame that receives them fills it
+    const waker = Bun.spawn(["/bin/sh", "-c", `sleep 0.1; kill -CONT ${pid}`]);
+    const [number] = contained.pass([1]);
+    expect(kernel.call("fcntl", number!, F.GETFD, 0)).toBe(1); // FD_CLOEXEC
+    expect(answered).toBe(2 * most - 1);
+    expect(await waker.exited).toBe(0);
     await end(contained);
   });
 
