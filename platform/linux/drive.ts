@@ -6,8 +6,8 @@ import { type Kernel, self } from "../../syscalls/kernel.ts";
 import { SOCK } from "../../syscalls/linux/constants.ts";
 import { close, closeAllBut, duplicate, setCloseOnExec } from "../../syscalls/linux/file.ts";
 import { setNamespace } from "../../syscalls/linux/namespace.ts";
-import { CLONE, O, P, SIG, W } from "../../syscalls/linux/numbers.ts";
-import { clone, decodeNews, type Ended, RUSAGE_SIZE, SIGINFO_SIZE, WALL } from "../../syscalls/linux/process.ts";
+import { CLONE, O, SIG } from "../../syscalls/linux/numbers.ts";
+import { awaitEnd, clone, type Ended } from "../../syscalls/linux/process.ts";
 import { openSignals, signalProcess } from "../../syscalls/linux/signal.ts";
 import { receiveDescriptors, sendDescriptors, socketPair } from "../../syscalls/linux/socket.ts";
 import type { Attempting, Driven, DrivePlan } from "../platform.ts";
@@ -246,10 +246,7 @@ class Puppet implements Driven {
   }
 
   wait(): Ended {
-    const info = new Uint8Array(SIGINFO_SIZE);
-    const usage = new Uint8Array(RUSAGE_SIZE);
-    again(() => self.call("waitid", P.PIDFD, this.#pidfd!.number, info, W.EXITED | WALL, usage));
-    return decodeNews(info, usage);
+    return awaitEnd(self, this.#pidfd!.number);
   }
 
   kill(): void {

@@ -3,13 +3,13 @@ import { Descriptor, keepLedger } from "../../syscalls/descriptor.ts";
 import { SystemError } from "../../syscalls/error.ts";
 import { MAX_ERRNO, numberOf, self } from "../../syscalls/kernel.ts";
 import { close } from "../../syscalls/linux/file.ts";
-import { P, SIG, W } from "../../syscalls/linux/numbers.ts";
-import { openProcess, reap, WALL } from "../../syscalls/linux/process.ts";
+import { SIG } from "../../syscalls/linux/numbers.ts";
+import { awaitEnd, openProcess, reap } from "../../syscalls/linux/process.ts";
 import { signalProcess } from "../../syscalls/linux/signal.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
 import { callable } from "./anchor.ts";
 import { reapOrphans } from "./orphans.ts";
-import { LEDGERS, NAME, page, REALMS, RECORDS, THREADS } from "./page.ts";
+import { LEDGERS, NAME, page, REALMS, RECORDS, SEARCH, THREADS } from "./page.ts";
 
 /*
  * `terminate()` stops a Worker between any two operations: no handler runs, no `finally`, no `using`. So each Worker writes down, where all realms of
@@ -39,15 +39,18 @@ const realm = globalThis as { [MARK]?: number };
 const threads = () => new Int32Array(page().memory, THREADS, REALMS);
 const ledgerAt = (index: number) => new Int32Array(page().memory, LEDGERS + 4 * RECORDS * index, RECORDS);
 
+/** How many estates were settled, and how many had been when a search for orphans last found none that lived: whoever is next goes on with that. */
+const SETTLED = 0;
+const SEARCHED = 1;
+const searches = () => new Int32Array(page().memory, SEARCH, 2);
+
 let thread: number | undefined;
-/** Whether there were children that nobody holds when we last looked, and which had not ended. */
-let orphaned = false;
 
 /** Closes and reaps what was left by Workers that have ended. */
 export function settleEstates(): void {
   thread ??= self.call("gettid");
   const owners = threads();
-  let gone = false;
+  const search = searches();
   for (let index = 0; index < REALMS; index++) {
     const owner = Atomics.load(owners, index);
     if (owner === UNUSED) break;
@@ -55,11 +58,11 @@ export function settleEstates(): void {
     // Another realm may be about to do the same; and one that is terminated while it does leaves this to the next.
     if (Atomics.compareExchange(owners, index, owner, thread) !== owner) continue;
     const whole = settle(ledgerAt(index));
+    if (whole || owner !== NOBODIES) Atomics.add(search, SETTLED, 1);
     Atomics.store(owners, index, whole ? VACANT : NOBODIES);
-    gone ||= whole || owner !== NOBODIES;
   }
-  orphaned ||= gone;
-  if (orphaned) orphaned = reapOrphans();
+  const settled = Atomics.load(search, SETTLED);
+  if (Atomics.load(search, SEARCHED) !== settled && !reapOrphans()) Atomics.store(search, SEARCHED, settled);
 }
 
 /** This realm cannot have taken a place that bears its thread's number already: whoever did had the number before. */
@@ -95,7 +98,7 @@ function settle(ledger: Int32Array): boolean {
 
 function end(pidfd: number): void {
   signalProcess(self, pidfd, SIG.KILL);
-  self.call("waitid", P.PIDFD, pidfd, null, W.EXITED | WALL, null);
+  awaitEnd(self, pidfd);
 }
 
 /** Whether it is the pidfd of a child that lives. Reaps one that has ended. */

@@ -6,8 +6,8 @@ import { executable, type Kernel, numberOf, type SyscallName, self } from "../..
 import { allCapabilities, capset, lastCapability, raiseAmbient } from "../../syscalls/linux/capability.ts";
 import { SOCK } from "../../syscalls/linux/constants.ts";
 import { closeAllBut, createMemoryFile, duplicate, fillForGood } from "../../syscalls/linux/file.ts";
-import { CLONE, ERRNO, MFD, O, P, SIG, W } from "../../syscalls/linux/numbers.ts";
-import { CLONE_ARGS_STRUCT, executeDescriptor, WALL } from "../../syscalls/linux/process.ts";
+import { CLONE, ERRNO, MFD, O, SIG } from "../../syscalls/linux/numbers.ts";
+import { awaitEnd, CLONE_ARGS_STRUCT, executeDescriptor, WALL } from "../../syscalls/linux/process.ts";
 import { signalProcess } from "../../syscalls/linux/signal.ts";
 import { socketPair } from "../../syscalls/linux/socket.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
@@ -110,7 +110,7 @@ export function startPuppet({ namespaces, descriptors, placed = new Map() }: Sta
   const left = view.getUint32(LEFT, true);
   if (left > 0) {
     // The clone waited until the child gave the memory back; it may still be about to end.
-    self.call("waitid", P.PIDFD, pidfd.number, null, W.EXITED | WALL, null);
+    awaitEnd(self, pidfd.number);
     pidfd.close();
     frame.results(block, entries.entries.length - left);
   }
@@ -135,14 +135,14 @@ export function holdChild(pid: number): Descriptor {
 /** Ends a child that was held, and waits for it. */
 export function endChild(pidfd: Descriptor): void {
   signalProcess(self, pidfd.number, SIG.KILL);
-  self.call("waitid", P.PIDFD, pidfd.number, null, W.EXITED | WALL, null);
+  awaitEnd(self, pidfd.number);
   pidfd.close();
 }
 
 /** Ends a puppet that has not become anything else, and waits for it: it goes when its strings are cut. */
 export function endPuppet({ socket, pidfd }: Puppet): void {
   socket.close();
-  self.call("waitid", P.PIDFD, pidfd.number, null, W.EXITED | WALL, null);
+  awaitEnd(self, pidfd.number);
   pidfd.close();
 }
 

@@ -2,8 +2,8 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { SystemError } from "../../syscalls/error.ts";
 import { self } from "../../syscalls/kernel.ts";
-import { P, W } from "../../syscalls/linux/numbers.ts";
-import { WALL } from "../../syscalls/linux/process.ts";
+import { P } from "../../syscalls/linux/numbers.ts";
+import { reap } from "../../syscalls/linux/process.ts";
 import { anchorThread } from "./anchor.ts";
 
 /**
@@ -11,29 +11,29 @@ import { anchorThread } from "./anchor.ts";
  * one which ended at once may be told that it is gone, by ESRCH or ECHILD, where its answer would have told more. Without CONFIG_PROC_CHILDREN they stay.
  */
 export function reapOrphans(): boolean {
-  const found = find();
-  if (found === undefined) return true;
-  const { orphans, ended } = found;
-  for (const pid of ended) {
-    try {
-      self.call("waitid", P.PID, pid, null, W.EXITED | W.NOHANG | WALL, null);
-    } catch (error) {
-      if (!(error instanceof SystemError && error.code === "ECHILD")) throw error; // another realm was quicker
-    }
-  }
-  return ended.length < orphans.length;
+  const orphans = find();
+  return orphans === undefined || orphans.filter((pid) => !isGone(pid)).length > 0;
 }
 
 /** Undefined where not all can be read, as without a free descriptor: what is held might not be seen to be. */
-function find(): { orphans: readonly number[]; ended: readonly number[] } | undefined {
+function find(): readonly number[] | undefined {
   const thread = anchorThread();
   try {
     const children = childrenOf(thread);
     const held = heldProcesses();
-    const orphans = children.filter((pid) => !held.has(pid));
-    return { orphans, ended: orphans.filter(hasEnded) };
+    return children.filter((pid) => !held.has(pid));
   } catch {
     return undefined;
+  }
+}
+
+/** What `/proc` calls a zombie may be one whose first thread alone has ended. The kernel reaps it with the last. */
+function isGone(orphan: number): boolean {
+  try {
+    return reap(self, orphan, P.PID) !== undefined;
+  } catch (error) {
+    if (error instanceof SystemError && error.code === "ECHILD") return true; // another realm was quicker
+    throw error;
   }
 }
 
@@ -42,9 +42,6 @@ function childrenOf(thread: number): number[] {
   const pids = read(`/proc/self/task/${thread}/children`);
   return pids.split(" ").filter(Boolean).map(Number);
 }
-
-/** Its name is its own word: the state stands behind the last parenthesis. */
-const hasEnded = (pid: number) => /\) Z [^)]*$/.test(read(`/proc/${pid}/stat`));
 
 /** The processes of which this one has a pidfd. */
 function heldProcesses(): Set<number> {

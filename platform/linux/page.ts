@@ -13,7 +13,7 @@ import { MAP, MFD, PROT } from "../../syscalls/linux/numbers.ts";
  */
 
 /** As /proc/self/maps has it. With another number where what lies in it changes, for a process may have two versions of us. */
-export const NAME = "caisson-realms-1";
+export const NAME = "caisson-realms-2";
 /** Far above what Bun's allocator asks for and far below where the kernel puts programs and libraries. */
 const PLACE = 0x3c15_5000_0000;
 /** Where something else is there. */
@@ -21,9 +21,10 @@ const NEXT = 2 ** 32;
 const PLACES = 16;
 
 /*
- * What lies where: the anchor's words; the realms' threads; the anchor's stack, down from its top, for by a signal every thread is had to make calls
+ * What lies where: the anchor's words; those of the search for orphans; the realms' threads; the anchor's stack, down from its top, for by a signal every thread is had to make calls
  * (`threads.ts`), and what the kernel puts there grows with the processor's registers; the ledgers, a record being four bytes.
  */
+export const SEARCH = 128;
 export const THREADS = 512;
 export const STACK = 64 * 1024;
 export const LEDGERS = STACK + 4096;

@@ -1,4 +1,5 @@
 /** Processes: how they start, what they may use, how they end. */
+import { SystemError } from "../error.ts";
 import type { Kernel } from "../kernel.ts";
 import { Memory, Struct } from "../struct.ts";
 import { AT, CLONE, KEY_SPEC, KEYCTL, MACHINE, P, PR, RLIMIT, SIG, W } from "./numbers.ts";
@@ -323,11 +324,33 @@ export function sharesMemory(kernel: Kernel, pid: number, other: number): boolea
   return kernel.call("kcmp", pid, other, KCMP_VM, 0, 0) === 0;
 }
 
-/** Reaps the child that a pidfd names, or gives undefined while it lives. Never waits. `waitid(2)`, Linux 5.4 */
-export function reap(kernel: Kernel, pidfd: number): Ended | undefined {
+/**
+ * Reaps a child, or gives undefined while it lives. Never waits. `waitid(2)`, with a pidfd Linux 5.4
+ * @param named how: P.PIDFD by its pidfd, P.PID by its number
+ */
+export function reap(kernel: Kernel, child: number, named: number = P.PIDFD): Ended | undefined {
   const info = new Uint8Array(SIGINFO_SIZE);
   const usage = new Uint8Array(RUSAGE_SIZE);
-  kernel.call("waitid", P.PIDFD, pidfd, info, W.EXITED | W.NOHANG | WALL, usage);
+  kernel.call("waitid", named, child, info, W.EXITED | W.NOHANG | WALL, usage);
   const { pid, event: _, ...ended } = decodeNews(info, usage);
   return pid === 0 ? undefined : ended;
+}
+
+const POLLFD = 8;
+const POLLIN = 1;
+
+/** Waits in place until the child that a pidfd names has ended, and reaps it: also by one with O_NONBLOCK, of which `waitid(2)` says EAGAIN. */
+export function awaitEnd(kernel: Kernel, pidfd: number): Ended {
+  const polled = new Uint8Array(POLLFD);
+  new DataView(polled.buffer).setInt32(0, pidfd, true);
+  polled[4] = POLLIN;
+  for (;;) {
+    const ended = reap(kernel, pidfd);
+    if (ended !== undefined) return ended;
+    try {
+      kernel.call("poll", polled, 1, -1);
+    } catch (error) {
+      if (!(error instanceof SystemError && error.code === "EINTR")) throw error; // the kernel never restarts it
+    }
+  }
 }

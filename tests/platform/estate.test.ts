@@ -1,4 +1,5 @@
 import { describe, expect } from "bun:test";
+import { existsSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import { settleEstates } from "../../platform/linux/estate.ts";
 import { Descriptor } from "../../syscalls/descriptor.ts";
@@ -70,6 +71,23 @@ describe("settleEstates()", () => {
     expect(numbersOf("caisson-test-other").length).toBe(files.length);
     for (const file of files) file.close();
     expect(descriptorsOf("self")).toEqual(before);
+  });
+
+  testPuppet("goes on with the search for orphans, where whoever began it has ended", async () => {
+    const passOn = async (what: string) => {
+      const worker = new Worker(new URL("fixtures/predecessor.ts", import.meta.url), { workerData: what });
+      const told = await new Promise<{ thread: number; pid: number; strings: number }>((resolve, reject) =>
+        worker.on("message", resolve).on("error", reject),
+      );
+      await worker.terminate();
+      while (existsSync(`/proc/self/task/${told.thread}`)) await Bun.sleep(2);
+      return told;
+    };
+    const { pid, strings } = await passOn("leaves");
+    await passOn("settles");
+    expect(isChild(pid)).toBe(true);
+    self.call("close", strings);
+    for (; isChild(pid); settleEstates()) await Bun.sleep(2);
   });
 
   testPuppet("is done for each by one alone, when several Workers begin at once", async () => {

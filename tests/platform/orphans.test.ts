@@ -1,10 +1,12 @@
 import { describe, expect } from "bun:test";
 import { fileURLToPath } from "node:url";
+import { Batch } from "../../platform/linux/frame.ts";
 import { startPuppet } from "../../platform/linux/launch.ts";
 import { reapOrphans } from "../../platform/linux/orphans.ts";
-import { PR } from "../../syscalls/linux/numbers.ts";
+import { execute } from "../../syscalls/linux/process.ts";
 import { awaitEnd, children, testPuppet } from "./strings.ts";
 
+const leaderless = fileURLToPath(new URL("fixtures/leaderless.ts", import.meta.url));
 const stateOf = (pid: number) => children().find((child) => child.pid === pid)?.state;
 
 describe("reapOrphans()", () => {
@@ -28,13 +30,18 @@ describe("reapOrphans()", () => {
     expect(await others.exited).toBe(7);
   });
 
-  testPuppet("says that there may be more while one lives that calls itself as if it had ended", async () => {
-    const { kernel, pidfd, socket } = startPuppet({ namespaces: 0n, descriptors: [] });
-    kernel.call("prctl", PR.SET_NAME, Buffer.from(") Z (\0"), 0, 0, 0);
+  testPuppet("says that there may be more while one lives of which /proc says that it has ended", async () => {
+    const { pid, kernel, pidfd, socket } = startPuppet({ namespaces: 0n, descriptors: [] });
+    const batch = new Batch();
+    execute(batch, process.execPath, ["bun", leaderless], []);
+    kernel.post(kernel.prepare(batch));
+    while (stateOf(pid) !== "Z") await Bun.sleep(2); // its first thread has ended
     pidfd.close();
     expect(reapOrphans()).toBe(true);
+    expect(stateOf(pid)).toBe("Z");
     socket.close();
     while (reapOrphans()) await Bun.sleep(2);
+    expect(stateOf(pid)).toBeUndefined();
   });
 
   testPuppet("reaps nothing where it cannot see what is held, and says that there may be more", async () => {

@@ -3,8 +3,9 @@ import { Batch, prepare } from "../../platform/linux/frame.ts";
 import { isRoot } from "../../platform/linux/ids.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { setUmask } from "../../syscalls/linux/file.ts";
-import { CLONE, PR } from "../../syscalls/linux/numbers.ts";
+import { CLONE, F, O, P, PR, W } from "../../syscalls/linux/numbers.ts";
 import {
+  awaitEnd,
   becomeUser,
   clone,
   createSession,
@@ -28,7 +29,7 @@ import {
   sharesMemory,
 } from "../../syscalls/linux/process.ts";
 import { signalProcess } from "../../syscalls/linux/signal.ts";
-import { awaitEnd, hold, statusOf, testPuppet, testRoot } from "../platform/strings.ts";
+import { awaitEnd as awaitEndOf, hold, statusOf, testPuppet, testRoot } from "../platform/strings.ts";
 import { Recorder } from "./recorder.ts";
 import { testIf } from "./requirement.ts";
 
@@ -89,7 +90,7 @@ testPuppet("execute() becomes a program with these arguments and this environmen
   expect(await read(`/proc/${puppet.pid}/cmdline`)).toBe("sh\0-c\0read line <&3; exit 7\0");
   expect(await read(`/proc/${puppet.pid}/environ`)).toBe("A=1\0");
   self.call("sendto", puppet.socket.number, Buffer.from("\n"), 1, 0, 0, 0);
-  expect(awaitEnd(puppet)).toMatchObject({ code: 7 });
+  expect(awaitEndOf(puppet)).toMatchObject({ code: 7 });
 });
 
 testPuppet("reap() gives undefined while the process lives, then how it ended, and only once", () => {
@@ -100,15 +101,28 @@ testPuppet("reap() gives undefined while the process lives, then how it ended, a
   puppet.kernel.post(prepare(batch));
   const { number } = puppet.pidfd;
   const again = self.call("fcntl", number, 0, 0); // F_DUPFD
-  expect(awaitEnd(puppet)).toMatchObject({ code: 2 });
+  expect(awaitEndOf(puppet)).toMatchObject({ code: 2 });
   expect(() => reap(self, again)).toThrow("ECHILD: waitid");
   self.call("close", again);
+});
+
+testPuppet("awaitEnd() waits for a process by a pidfd that was made not to block, where waitid() says EAGAIN", () => {
+  using puppet = hold();
+  const { number } = puppet.pidfd;
+  self.call("fcntl", number, F.SETFL, O.NONBLOCK);
+  expect(() => self.call("waitid", P.PIDFD, number, null, W.EXITED, null)).toThrow("EAGAIN: waitid");
+  const batch = new Batch();
+  batch.call("nanosleep", new Uint8Array(new BigInt64Array([0n, 50_000_000n]).buffer), null);
+  batch.call("exit_group", 7);
+  puppet.kernel.post(prepare(batch));
+  expect(awaitEnd(self, number)).toMatchObject({ code: 7 });
+  puppet.pidfd.close();
 });
 
 testPuppet("signalProcess() ends a process, and reap() names the signal", () => {
   using puppet = hold();
   signalProcess(self, puppet.pidfd.number, 9);
-  const end = awaitEnd(puppet);
+  const end = awaitEndOf(puppet);
   expect(end).toMatchObject({ signal: 9 });
   expect(end.code).toBeUndefined();
 });
