@@ -43,10 +43,12 @@ function set(cell: string, width: number, left: boolean): string {
 /** A text that takes so many cells at most. */
 export function fit(text: string, width: number): string {
   if (Bun.stringWidth(text) <= width) return text;
-  const cut = (to: number) => Bun.sliceAnsi(text, 0, to, { ellipsis: "…" });
-  // Bun's cut takes a cell too many where a wide character stands at the edge.
-  const wide = cut(width);
-  return Bun.stringWidth(wide) <= width ? wide : cut(width - 1);
+  // Bun's cut takes a cell or several too many, where wide characters and marks stand at the edge.
+  for (let to = width; to > 0; to--) {
+    const cut = Bun.sliceAnsi(text, 0, to, { ellipsis: "…" });
+    if (Bun.stringWidth(cut) <= width) return cut;
+  }
+  return "";
 }
 
 /** A size in four or five characters, such as `1.5G`: to compare, not to reckon with. */

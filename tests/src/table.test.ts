@@ -70,6 +70,13 @@ test("fit() leaves what fits and says where it cut", () => {
   expect([fit("abc", 3), fit("abcd", 3), fit("日本語", 4), fit("", 0)]).toEqual(["abc", "ab…", "日…", ""]);
 });
 
+test("fit() cuts more where a mark behind wide characters makes the cut too wide", () => {
+  const text = "\u{3fffe}\u{20000}\u{3fffe}\u{20000}\u{111b3}\\x00";
+  const fitting = [2, 5, 6, 7, 8, 11].map((width) => fit(text, width));
+  expect(fitting.map((each) => Bun.stringWidth(each))).toEqual([2, 5, 5, 5, 8, 11]);
+  expect(fitting[2]).toBe("\u{3fffe}\u{20000}\u{3fffe}…");
+});
+
 test("table() is never wider than the window, whatever stands in it", () => {
   const text = fc.oneof(
     fc.string({ unit: "binary" }),
