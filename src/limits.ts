@@ -194,6 +194,12 @@ export function writtenOf(limits: SandboxLimits | undefined, key: LimitKey): San
   return Object.fromEntries(entriesOf(limits ?? {}, key));
 }
 
+/** The same where it is to stand beside what is another's: a warning of which nothing was said is one at the own memory, as when compared. */
+export function heldOf(limits: SandboxLimits | undefined, amounts: Limits, key: LimitKey): SandboxLimits {
+  const unsaid = key === "memoryWarning" && amounts.memoryWarning === undefined;
+  return unsaid ? { memoryWarningBytes: weightOf(amounts, key) } : writtenOf(limits, key);
+}
+
 /** Limits of several parts, no two of the same, as one. A warning that would come no sooner than the end says nothing, and is left out. */
 export function joined(parts: readonly SandboxLimits[]): SandboxLimits {
   const limits: SandboxLimits = Object.assign({}, ...parts);

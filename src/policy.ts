@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import type { Policy } from "../platform/index.ts";
 import { bitsOf, common, covers, type Grants, grantAt, grantsOf, lettersOf, united } from "./grant.ts";
-import { joined, LIMIT_KEYS, type SandboxLimits, weightOf, writtenOf } from "./limits.ts";
+import { heldOf, joined, LIMIT_KEYS, type SandboxLimits, weightOf, writtenOf } from "./limits.ts";
 import { formatRule, isRuleWithin, parseRule, type Rule } from "./rule.ts";
 import { checked, type Kind, type Sandbox } from "./sandbox.ts";
 import { readJson } from "./strict.ts";
@@ -150,8 +150,8 @@ function limitsOf(
 ): SandboxLimits {
   return joined(
     LIMIT_KEYS.map((key) => {
-      const preferred = prefers(weightOf(one.limits, key), weightOf(other.limits, key)) ? a : b;
-      return writtenOf(preferred.limits, key);
+      const first = prefers(weightOf(one.limits, key), weightOf(other.limits, key));
+      return first ? heldOf(a.limits, one.limits, key) : heldOf(b.limits, other.limits, key);
     }),
   );
 }

@@ -212,6 +212,27 @@ describe("union(), intersection() and extend()", () => {
   });
 });
 
+describe("union() of who is warned and who is not", () => {
+  const warned: SandboxLimits = { memory: "1 GiB", memoryWarning: "256 MiB" };
+
+  test.each([
+    ["warns where the other one ends", { memory: "300 MiB" }, { memory: "1 GiB", memoryWarningBytes: 300 * 2 ** 20 }],
+    [
+      "warns where the other one ends, who says nothing of it",
+      {},
+      { memory: "1 GiB", memoryWarningBytes: 512 * 2 ** 20 },
+    ],
+    ["warns where one ends and the other is warned", { memory: "256 MiB" }, warned],
+    ["does not warn where the other one has no less and is not warned", { memory: "2 GiB" }, { memory: "2 GiB" }],
+  ] as const)("%s", (_, limits, expected) => {
+    for (const [a, b] of [
+      [warned, limits],
+      [limits, warned],
+    ] as const)
+      expect(equals(union({ limits: a }, { limits: b }), { limits: expected })).toBe(true);
+  });
+});
+
 test("print() tells of each limit that holds", () => {
   const limits: SandboxLimits = { swap: "0 B", cpu: 0.5, wallTimeMs: 1500, diskWrite: "10 MiB/s", output: "1 MiB" };
   const told = print({ limits }, "actor").split("\n");
