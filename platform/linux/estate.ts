@@ -4,7 +4,7 @@ import { SystemError } from "../../syscalls/error.ts";
 import { MAX_ERRNO, numberOf, self } from "../../syscalls/kernel.ts";
 import { close } from "../../syscalls/linux/file.ts";
 import { SIG } from "../../syscalls/linux/numbers.ts";
-import { awaitEnd, openProcess, reap } from "../../syscalls/linux/process.ts";
+import { openProcess, reap } from "../../syscalls/linux/process.ts";
 import { signalProcess } from "../../syscalls/linux/signal.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
 import { callable } from "./anchor.ts";
@@ -86,19 +86,14 @@ function settle(ledger: Int32Array): boolean {
     ledger[at] = 0;
     attempt(() => close(self, number));
   };
-  for (const at of records.filter((at) => ledger[at]! < 0)) {
-    attempt(() => end(numberOf(at)));
-    strike(at);
-  }
+  const servants = records.filter((at) => ledger[at]! < 0);
+  for (const at of servants) attempt(() => signalProcess(self, numberOf(at), SIG.KILL));
+  servants.filter((at) => !isLiving(numberOf(at))).forEach(strike);
+  // No servant is waited for: the first process of a namespace ends behind all that joined it, which this realm may have to reap.
   const held = records.filter((at) => ledger[at] !== 0);
   if (held.filter((at) => isLiving(numberOf(at))).length > 0) return false;
   held.forEach(strike);
   return true;
-}
-
-function end(pidfd: number): void {
-  signalProcess(self, pidfd, SIG.KILL);
-  awaitEnd(self, pidfd);
 }
 
 /** Whether it is the pidfd of a child that lives. Reaps one that has ended. */

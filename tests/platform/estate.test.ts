@@ -5,6 +5,7 @@ import { settleEstates } from "../../platform/linux/estate.ts";
 import { Descriptor } from "../../syscalls/descriptor.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { createMemoryFile } from "../../syscalls/linux/file.ts";
+import { testBox } from "../src/box.ts";
 import { children, descriptorsOf, testPuppet } from "./strings.ts";
 
 interface Estate {
@@ -31,10 +32,21 @@ function numbersOf(name: string): number[] {
 
 const isChild = (pid: number) => children().some((child) => child.pid === pid);
 
-async function end({ puppet, given }: Estate): Promise<void> {
+async function end({ puppet, servant, given }: Estate): Promise<void> {
   process.kill(puppet, "SIGKILL");
-  for (; isChild(puppet); settleEstates()) await Bun.sleep(2);
+  for (; isChild(puppet) || isChild(servant); settleEstates()) await Bun.sleep(2);
   new Descriptor(given).close();
+}
+
+/** What a Worker tells that is gone now. */
+async function passOn(deed: string) {
+  const worker = new Worker(new URL("fixtures/predecessor.ts", import.meta.url), { workerData: deed });
+  const told = await new Promise<Record<"thread" | "pid" | "strings" | "guest", number>>((resolve, reject) =>
+    worker.on("message", resolve).on("error", reject),
+  );
+  await worker.terminate();
+  while (existsSync(`/proc/self/task/${told.thread}`)) await Bun.sleep(2);
+  return told;
 }
 
 describe("settleEstates()", () => {
@@ -74,20 +86,17 @@ describe("settleEstates()", () => {
   });
 
   testPuppet("goes on with the search for orphans, where whoever began it has ended", async () => {
-    const passOn = async (what: string) => {
-      const worker = new Worker(new URL("fixtures/predecessor.ts", import.meta.url), { workerData: what });
-      const told = await new Promise<{ thread: number; pid: number; strings: number }>((resolve, reject) =>
-        worker.on("message", resolve).on("error", reject),
-      );
-      await worker.terminate();
-      while (existsSync(`/proc/self/task/${told.thread}`)) await Bun.sleep(2);
-      return told;
-    };
     const { pid, strings } = await passOn("leaves");
     await passOn("settles");
     expect(isChild(pid)).toBe(true);
     self.call("close", strings);
     for (; isChild(pid); settleEstates()) await Bun.sleep(2);
+  });
+
+  testBox("waits for no process whose end waits for that of another one that is to be reaped", async () => {
+    const { pid, guest } = await passOn("hosts");
+    await passOn("settles"); // not this thread, which would hang with it
+    for (; isChild(pid) || isChild(guest); settleEstates()) await Bun.sleep(2);
   });
 
   testPuppet("is done for each by one alone, when several Workers begin at once", async () => {
