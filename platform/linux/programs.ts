@@ -1,5 +1,5 @@
 /** Frames with which a container's puppet starts programs. */
-import { Descriptor } from "../../syscalls/descriptor.ts";
+import type { Descriptor } from "../../syscalls/descriptor.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { allCapabilities, capget, capset } from "../../syscalls/linux/capability.ts";
 import { MSG } from "../../syscalls/linux/constants.ts";
@@ -12,6 +12,7 @@ import { ready } from "../../syscalls/ready.ts";
 import type { ContainerPlan, ProcessPlan } from "../platform.ts";
 import { abilities } from "./abilities.ts";
 import { rlimitsOf } from "./bounds.ts";
+import { servant } from "./estate.ts";
 import { becomeProgram } from "./execute.ts";
 import { Batch, NEWS, type Prepared, STRINGS } from "./frame.ts";
 import { SIGNALS, stringsFor } from "./places.ts";
@@ -105,7 +106,7 @@ export async function introduce(strings: Descriptor, supervise: Supervise): Prom
   for (const descriptor of descriptors) self.call("close", descriptor);
   if (length !== 1) return;
   const taken = receiveDescriptors(self, strings.number, new Uint8Array(1), { most: 1, flags: MSG.DONTWAIT });
-  const [listener] = taken.descriptors.map((descriptor) => new Descriptor(descriptor));
+  const [listener] = taken.descriptors.map(servant);
   if (listener !== undefined) supervise(listener, taken.sender!);
 }
 

@@ -3,16 +3,20 @@ import { afterAll, describe, expect, setDefaultTimeout } from "bun:test";
 import { chmodSync, closeSync, openSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { Worker } from "node:worker_threads";
+import { settleEstates } from "../../platform/linux/estate.ts";
 import { endSupervision } from "../../platform/linux/supervise/supervisor.ts";
 import { type Answer, type Broker, type DenialEvent, exec, type Supervise } from "../../src/index.ts";
+import { Pipe } from "../../src/pipe.ts";
 import { self } from "../../syscalls/kernel.ts";
 import { AF, MSG, SOCK } from "../../syscalls/linux/constants.ts";
+import { makePipe } from "../../syscalls/linux/file.ts";
 import { listenerFlags } from "../../syscalls/linux/notify.ts";
 import { SECCOMP_FILTER_FLAG } from "../../syscalls/linux/numbers.ts";
 import { testIf } from "../syscalls/requirement.ts";
 import { openDescriptors, until } from "./arena.ts";
 import { testAttempt } from "./attempt.ts";
-import { act, outcome, rebellion, threads } from "./supervised.ts";
+import { act, linesOf, outcome, rebellion, threads } from "./supervised.ts";
 
 setDefaultTimeout(60_000); // the machine may have other things to do
 
@@ -183,6 +187,26 @@ describe("without a supervisor", () => {
       });
     });
   });
+
+  testAttempt(
+    "so it is when the Worker has ended that started the program, once something else is started",
+    async () => {
+      const { read, write } = makePipe(self);
+      using ours = new Pipe(read);
+      const worker = new Worker(new URL("./fixtures/forsaking.ts", import.meta.url), {
+        workerData: { argv: [base.supervised, "until-gone", "/allowed"], stdout: write },
+      });
+      await new Promise((resolve, reject) => worker.on("message", resolve).on("error", reject));
+      closeSync(write);
+      let over = false;
+      const said = new Response(ours.readable).text().finally(() => {
+        over = true;
+      });
+      await worker.terminate();
+      for (; !over; settleEstates()) await Bun.sleep(2);
+      expect(linesOf(await said)).toMatchObject({ open: "ENOSYS", again: "ENOSYS" });
+    },
+  );
 
   testAttempt(
     "one is ended between programs again and again, and none is answered by the orders of another",
