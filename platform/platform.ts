@@ -200,7 +200,7 @@ export interface Confined {
   readonly ended: Promise<Ended>;
   /** What it used so far; once it has ended, what it used in all. */
   usage(): Counters;
-  /** Has `take` called when it uses more memory than the limit that warns. */
+  /** Has `take` called when it uses more memory than the limit that warns, or did before. */
   onMemoryWarning(take: () => void): void;
   /** Checks from outside that every thread is confined as planned. Throws an Error that names what is not; false where it ends, and nothing is there to check. */
   verify(): boolean;
@@ -422,7 +422,7 @@ export interface Running {
   readonly ended: Promise<Ended>;
   /** What it used so far. Once it has ended, `ended` tells. */
   usage(): Counters;
-  /** Has `take` called when all in its container use more memory than the limit that warns. */
+  /** Has `take` called when all in its container use more memory than the limit that warns, or did before. */
   onMemoryWarning(take: () => void): void;
   /** Has `take` called when it stops, as by SIGTSTP. */
   onStop(take: (signal: number) => void): void;
@@ -463,7 +463,7 @@ export interface Contained {
   execute(plan: ProcessPlan): Promise<Running>;
   /** What it and all in it used so far. Once it has ended, `ended` tells. */
   usage(): Counters;
-  /** Has `take` called when all in it use more memory than the limit that warns. */
+  /** Has `take` called when all in it use more memory than the limit that warns, or did before. */
   onMemoryWarning(take: () => void): void;
   kill(): void;
 }

@@ -101,8 +101,8 @@ export class Bounds {
   readonly #watches: { stop(): void }[] = [];
   #entered = false;
   #reached: Reached | undefined;
-  /** Is told once, when more memory is in use than the limit that warns. */
-  onWarning: () => void = () => {};
+  #warned = false;
+  #takeWarning: (() => void) | undefined;
 
   /** Makes the group. Throws the error of what could not be made; nothing is left then. */
   constructor(bounded: Bounded) {
@@ -169,7 +169,10 @@ export class Bounds {
     if (!govern && !this.#single)
       watch({ limit: memory, perSecond: MEMORY_PER_SECOND, used: bytesBelow(memory), reached: end("memory") });
     const warning = this.#warning;
-    const warn = () => queueMicrotask(() => this.onWarning()); // what that throws is none of the watch's affairs
+    const warn = () => {
+      this.#warned = true;
+      this.#warn();
+    };
     if (warning !== undefined && govern) group.onMemory(warning, warn);
     else if (warning !== undefined)
       watch({ limit: warning, perSecond: MEMORY_PER_SECOND, used: bytesBelow(warning), reached: warn });
@@ -185,6 +188,16 @@ export class Bounds {
       const used = async () => highest((await look())?.writtenBytes, this.#counts().writtenBytes);
       watch({ limit: disk, perSecond: MEMORY_PER_SECOND, used, reached: end("disk") });
     }
+  }
+
+  /** Calls `take` once, when more memory is in use than the limit that warns; where that came before anybody could ask, now. */
+  onWarning(take: () => void): void {
+    this.#takeWarning = take;
+    this.#warn();
+  }
+
+  #warn(): void {
+    if (this.#warned && this.#takeWarning !== undefined) queueMicrotask(this.#takeWarning); // what that throws is none of the watch's affairs
   }
 
   /** Whether a group is to keep the number of processes. */

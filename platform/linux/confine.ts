@@ -43,7 +43,7 @@ import { PuppetKernel } from "./remote.ts";
 import { runtime } from "./runtime.ts";
 import { listening, refusing } from "./supervise/handover.ts";
 import { superviseListener } from "./supervise/supervisor.ts";
-import { countersOf, grouped, lasting, rising } from "./usage.ts";
+import { countersOf, grouped, lasting, risen, rising } from "./usage.ts";
 import { dropCapabilities, enterLandlock, enterRoot, setLimits, takeIds, withDirectory } from "./walls.ts";
 import { answerOf, ended } from "./watch.ts";
 import { type Birth, CHILDS_STRINGS, forkPuppet } from "./zygote.ts";
@@ -122,8 +122,8 @@ function build(
     hearing?.of(puppet.pid);
     const over = ended(puppet.pidfd).then(async (how) => {
       const counts = bounds.counts(); // of a group that over() removes
-      const used = grouped(how, counts);
-      return { ...how, ...used, memoryKib: 0, processes: 0, ...(await bounds.over(used)) };
+      const all = risen(used(), grouped(how, counts));
+      return { ...how, ...all, memoryKib: 0, processes: 0, ...(await bounds.over(all)) };
     });
     const heard = over.then(() => hearing?.end());
     return {
@@ -134,9 +134,7 @@ function build(
       started: started(puppet, walls.frame),
       ended: over,
       usage: lasting(used),
-      onMemoryWarning(take) {
-        bounds.onWarning = take;
-      },
+      onMemoryWarning: (take) => bounds.onWarning(take),
       verify: () => verify(puppet.pid, plan, observed),
       async supervise(number) {
         const listener = listenerOf(puppet, number);

@@ -387,7 +387,7 @@ export class Hand implements Contained {
   }
 
   onMemoryWarning(take: () => void): void {
-    if (this.#bounds !== undefined) this.#bounds.onWarning = take;
+    this.#bounds?.onWarning(take);
   }
 
   kill(): void {
@@ -439,23 +439,26 @@ export class Hand implements Contained {
     const program: Program = { pid, over: false, end, stopped: () => {} };
     this.#children.add(program);
     void ended.then(() => this.#children.drop(program));
+    const main = ended === this.ended;
+    const usage = this.#usageOf(program, main);
     return {
       pid,
       hostPid: this.pid,
       kernel: this.kernel,
-      ended,
+      // What it started and did not wait for counts as it was seen last.
+      ended: main ? ended : ended.then((how) => ({ ...how, ...risen(usage(), how) })),
       pass: (descriptors) => this.pass(descriptors),
       take: (descriptor) => this.take(descriptor),
       execute: (plan) => this.execute(plan),
       onMemoryWarning: (take) => this.onMemoryWarning(take),
       kill: () => this.kill(),
-      usage: this.#usageOf(program, ended === this.ended),
+      usage,
       onStop(take) {
         program.stopped = take;
       },
       signal: (signal, to) => {
         if (program.over || this.#puppet.pidfd.closed) return;
-        if (signal === SIG.KILL && ended === this.ended) this.kill();
+        if (signal === SIG.KILL && main) this.kill();
         else this.#signalTo(to === "group" ? -pid : pid, signal);
       },
     };

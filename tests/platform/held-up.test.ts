@@ -1,8 +1,11 @@
 /** A host, or the first process of a container, that other work of the machine holds up. */
 import { afterAll, beforeAll, describe, expect } from "bun:test";
 import { join } from "node:path";
-import { container, type ExecOptions, exec } from "../../src/index.ts";
-import { testBox } from "../src/box.ts";
+import { platform } from "../../platform/index.ts";
+import { Container, container, containerPlan } from "../../src/container.ts";
+import { type ExecOptions, exec } from "../../src/exec.ts";
+import { until } from "../attacks/arena.ts";
+import { testBox, tree } from "../src/box.ts";
 
 describe("a program that has ended before its host watches it is told of", () => {
   /** In which a program ends whose start is through. */
@@ -35,6 +38,20 @@ describe("a program that has ended before its host watches it is told of", () =>
       expect(program.exit).toEqual({ reason: "returned", code: 3 });
     });
   }
+});
+
+testBox("a warning that came before anybody could ask for it is told to who asks then", async () => {
+  const limits = { memoryWarning: "8 MiB" };
+  const contained = await platform.contain(containerPlan({ files: tree, limits }));
+  await using held = new Container(contained);
+  const warned = new Promise<void>((resolve) => contained.onMemoryWarning(resolve));
+  const fill = "x=$(head -c 32000000 /dev/zero | tr '\\0' x); read line";
+  await using _ = await held.exec(["/bin/sh", "-c", fill], { env: { PATH: "/usr/bin:/bin" }, stdin: "pipe" });
+  await warned;
+  let late = 0;
+  contained.onMemoryWarning(() => late++);
+  await until(() => late > 0);
+  expect(late).toBe(1);
 });
 
 describe("a host without a descriptor", () => {

@@ -447,6 +447,8 @@ describe("usage() and inspect()", () => {
     expect(last).toMatchObject({ state: "ended", callsPending: 0 });
     expect(last.usage).toMatchObject({ memoryBytes: 0, processes: 0, messagesIn: 1 });
     expect(last.usage.cpuMs).toBeGreaterThan(0);
+    for (const name of ["cpuMs", "peakBytes", "minorFaults"] as const)
+      expect(last.usage[name]).toBeGreaterThanOrEqual(now[name]);
   });
 });
 

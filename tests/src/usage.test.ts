@@ -96,6 +96,21 @@ describe("usage() of a program", () => {
     expect(one.usage().processes).toBe(3);
   });
 
+  testBox("in a container has at the end what children used that it did not wait for", async () => {
+    await using made = await box();
+    const script = "(i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo; sleep 1000) & read line";
+    const env = { PATH: "/usr/bin:/bin" };
+    await using program = await made.exec(["/bin/sh", "-c", script], { env, stdin: "pipe" });
+    await ready(program);
+    const during = program.usage();
+    await program.stdin!.close();
+    await program.exited;
+    const after = program.usage();
+    for (const name of ["cpuMs", "minorFaults", "peakBytes"] as const)
+      expect(after[name]).toBeGreaterThanOrEqual(during[name]);
+    expect(after).toMatchObject({ processes: 0, memoryBytes: 0 });
+  });
+
   testBox("is told with what it wrote to storage, and nothing of what stayed in memory", async () => {
     const { usage } = await run(["head", "-c", "300000", "/dev/zero"]);
     expect(usage.writtenBytes).toBe(0);
