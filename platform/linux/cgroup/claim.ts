@@ -48,8 +48,9 @@ function hold(directory: string): Descriptor | undefined {
   }
 }
 
-/** How long processes that were sent SIGKILL may take to be gone. */
+/** How long processes that were sent SIGKILL may take to be gone; and how often they are looked at, however late: it may be this process that was held up. */
 const PATIENCE_MS = 5000;
+const LEAST_LOOKS = 100;
 
 /** Removes what owners left beneath `parent` that are gone, and ends what is still in there. Settles when that is done; rejects never. */
 export async function sweep(parent: string): Promise<void> {
@@ -67,10 +68,12 @@ export async function sweep(parent: string): Promise<void> {
 
 /** Ends everything in a group and those beneath it, and removes them. Gives up after a while, or where something else refuses. */
 export async function dismantle(directory: string): Promise<boolean> {
-  for (const deadline = performance.now() + PATIENCE_MS; performance.now() < deadline; await Bun.sleep(5)) {
+  const deadline = performance.now() + PATIENCE_MS;
+  for (let looks = 0; looks < LEAST_LOOKS || performance.now() < deadline; looks++) {
     const groups = [directory, ...beneath(directory)].toReversed(); // what is inside can make some
     await killAll(directory, groups);
     if (groups.every(removed)) return true;
+    await Bun.sleep(5);
   }
   return false;
 }

@@ -118,3 +118,20 @@ testFreezer("dismantle() ends who is another process at each look, in the freeze
   expect(await dismantle(directory)).toBe(true);
   expect(existsSync(directory)).toBe(false);
 });
+
+testGroups("kill")("dismantle() goes on where its host was held up for as long as it would wait", async () => {
+  const { parent } = places[0]!;
+  const { directory, host } = await owner(parent);
+  const { now } = performance;
+  let heldMs = 0;
+  performance.now = () => now.call(performance) + heldMs;
+  try {
+    const gone = dismantle(directory);
+    heldMs = 3_600_000;
+    expect(await gone).toBe(true);
+  } finally {
+    performance.now = now;
+    host.kill("SIGKILL");
+  }
+  expect(existsSync(directory)).toBe(false);
+});
