@@ -5,7 +5,7 @@ import { LimitExceeded } from "./error.ts";
 import { exitOf } from "./exit.ts";
 import type { Cell } from "./launch.ts";
 
-/** What a process of ours does within a moment. */
+/** For each load, which takes a process of ours a moment. With all of them a host that is busy, and comes to each answer late, can take longer. */
 const TIME_MS = 10_000;
 /** So often, that Bun has compiled what takes part: after one load a spawn takes half as long again, and more than these make nothing faster. */
 const LOADS = 20;
@@ -50,6 +50,7 @@ export async function exercise(cell: Cell): Promise<Channel> {
       for (let round = 0; round < CALLS; round++)
         await Promise.race([channel.call("echo", [round, "text", { list: [1, 2] }]), failed]);
       channel.exercised();
+      timer.refresh();
     }
     return channel;
   } catch (error) {

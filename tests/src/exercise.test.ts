@@ -8,7 +8,7 @@ import { cleanUp, link } from "./wire.ts";
 afterEach(cleanUp);
 
 /** A process that is nothing but a link. It closes that once it has answered so many calls, and returned 3 by the time that it is ended. */
-async function cell(closesBehind: number): Promise<{ cell: Cell; killed: () => boolean }> {
+async function cell(closesBehind: number, onCall = () => {}): Promise<{ cell: Cell; killed: () => boolean }> {
   const hooks: Hooks = {};
   let calls = 0;
   const ends = await link(
@@ -16,6 +16,7 @@ async function cell(closesBehind: number): Promise<{ cell: Cell; killed: () => b
     {
       hooks: {
         onCall(_, [value]) {
+          onCall();
           if (++calls === closesBehind) setImmediate(() => ends.actor.close());
           return value;
         },
@@ -37,6 +38,42 @@ test("exercise() gives the link of one that has answered", async () => {
   const { cell: made, killed } = await cell(Number.POSITIVE_INFINITY);
   expect(await exercise(made)).toBe(await made.verified);
   expect(killed()).toBeFalse();
+});
+
+/** By a clock on which each call takes so long. */
+async function exercisedAt(callMs: number): Promise<unknown> {
+  const { setTimeout } = globalThis;
+  let nowMs = 0;
+  let look = () => {};
+  globalThis.setTimeout = ((act: () => void, afterMs: number) => {
+    if (afterMs < 10_000) return setTimeout(act, afterMs);
+    let beganMs = nowMs;
+    look = () => {
+      if (nowMs - beganMs >= afterMs) act();
+    };
+    return {
+      refresh() {
+        beganMs = nowMs;
+      },
+    };
+  }) as typeof setTimeout;
+  try {
+    const { cell: made } = await cell(Number.POSITIVE_INFINITY, () => {
+      nowMs += callMs;
+      look();
+    });
+    return await exercise(made).then(
+      () => "through",
+      ({ message }) => message,
+    );
+  } finally {
+    globalThis.setTimeout = setTimeout;
+  }
+}
+
+test("exercise() gives 10 s to each load, for this process may be held up, and no more", async () => {
+  expect(await exercisedAt(900)).toBe("through");
+  expect(await exercisedAt(1100)).toBe("Cannot exercise an actor: 10000 ms are over");
 });
 
 test.each([
