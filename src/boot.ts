@@ -5,6 +5,7 @@ import { self } from "../syscalls/kernel.ts";
 import { setFilter } from "../syscalls/linux/seccomp.ts";
 import { receiveDescriptors } from "../syscalls/linux/socket.ts";
 import type { Incoming } from "./answers.ts";
+import { keepBallast } from "./ballast.ts";
 import { NETWORK, receiveFile } from "./capability.ts";
 import { type Channel, connect } from "./channel.ts";
 import { readU32, writeU32 } from "./frame.ts";
@@ -21,6 +22,7 @@ const INPUT = 6;
 
 /** As it is now: what runs here later may put another in its place. */
 const exit = process.exit.bind(process);
+const abort = process.abort.bind(process);
 
 export interface BootOptions {
   /** What the module is called in messages and stacks. */
@@ -64,12 +66,14 @@ async function boot(): Promise<void> {
     limits: { window: windowOf({ messages: head.getUint32(8, true), inFlight: head.getUint32(12, true) }) },
     hooks: { onStart: (options, source) => void load(options as BootOptions, source), onCall },
   });
-  void channel.closed.then(() => exit(HOST_GONE));
+  // Without memory to answer with it ends, and did not return.
+  void channel.closed.then((reason) => (reason instanceof RangeError ? abort() : exit(HOST_GONE)));
 
   // The doors. From here on no path opens, no socket and no process starts, unless the policy grants it.
   const result = filter.length > 0 ? setFilter(self, filter, flags) : 0;
   if (result > 0) listener = result;
   join(channel);
+  keepBallast();
   process.on("uncaughtException", fail);
   process.on("unhandledRejection", fail);
   process.on("exit", () => channel.flush());

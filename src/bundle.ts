@@ -1,6 +1,6 @@
 /** A module and all that it imports as one text, for a process that cannot open files. */
-import { existsSync, realpathSync, statSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { existsSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { dirname, extname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { numberOf } from "../syscalls/kernel.ts";
 import * as numbers from "../syscalls/linux/numbers.ts";
@@ -72,15 +72,24 @@ export function scriptScope(entry: string, granted: readonly string[]): readonly
   return [realpathSync(dirname(entry)), ...granted];
 }
 
+/** What Bun runs, and not only carries along. */
+const MODULES = ["", ".js", ".mjs", ".cjs", ".jsx", ".ts", ".mts", ".cts", ".tsx"];
+
 async function build(entry: string, scope: readonly string[]): Promise<Bundle> {
+  if (!MODULES.includes(extname(entry)))
+    throw new SyntaxError(`Cannot bundle ${entry}: JavaScript or TypeScript is expected, by its name`);
   const inputs = new Map<string, number>();
   const guard: Bun.BunPlugin = {
     name: "guard",
     setup(builder) {
       builder.onLoad({ filter: /.*/ }, ({ path }) => {
         if (!isWithin(path, scope))
-          throw new Error(`Cannot bundle ${path}: it lies outside of ${scope[0]} and of all packages`);
+          throw new Error(
+            `Cannot bundle ${path}: it lies outside of ${scope[0]}, of all packages, and of what is granted by read or sources`,
+          );
         inputs.set(path, timeOf(path));
+        // A command has no extension, and the bundler would take it for a file to be carried along.
+        if (extname(path) === "" && isSame(path, entry)) return { contents: readFileSync(path, "utf8"), loader: "tsx" };
         return undefined; // to be loaded as it would be
       });
     },
@@ -107,6 +116,8 @@ async function build(entry: string, scope: readonly string[]): Promise<Bundle> {
   const text = (await code.text()).replace(/\n\/\/# (sourceMappingURL|debugId)=.*/g, "");
   return { text: `${text}\n//# sourceMappingURL=data:application/json;base64,${inline}\n`, inputs };
 }
+
+const isSame = (path: string, other: string) => realpathSync(path) === realpathSync(other);
 
 const PACKAGES = "/node_modules/";
 
@@ -230,6 +241,7 @@ const CALLS_INSIDE = [
   "getsockopt",
   "mmap",
   "mprotect",
+  "munmap",
   "openat",
   "pread64",
   "read",
@@ -247,6 +259,8 @@ function literal(value: unknown): string {
 
 /** The path of a module that was given as a file URL or a path. */
 export function modulePath(module: string | URL): string {
+  if (!(module instanceof URL || typeof module === "string"))
+    throw new TypeError(`Cannot use ${Bun.inspect(module)} as a module: a path or a file: URL is expected`);
   if (module instanceof URL || module.startsWith("file:")) return fileURLToPath(module);
   return resolve(module);
 }

@@ -1,4 +1,5 @@
 /** The value codec: what structured clone takes, and capabilities, as bytes and back. The format is in docs/values.md. */
+import { dropBallast } from "./ballast.ts";
 import type * as Cbor from "./cbor.ts";
 import { ProtocolViolation } from "./error.ts";
 import { parse, stringify } from "./json.ts";
@@ -35,6 +36,7 @@ let cbor: typeof Cbor | undefined;
 
 /** The thorough half of the codec. To run its modules takes milliseconds of an actor's start, and many an actor never needs them. */
 function loadCbor(): typeof Cbor {
+  if (cbor === undefined) dropBallast(); // or an actor that is out of memory could not even say so
   cbor ??= require("./cbor.ts") as typeof Cbor;
   return cbor;
 }

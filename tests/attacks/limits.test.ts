@@ -10,7 +10,7 @@ import { findTrees } from "../../platform/linux/cgroup/home.ts";
 import { type Container, type ContainerOptions, container } from "../../src/container.ts";
 import { type ExecOptions, exec } from "../../src/exec.ts";
 import type { Exit, LimitName } from "../../src/exit.ts";
-import { NotEnforced, type SandboxedProcess } from "../../src/index.ts";
+import { ActorExit, LimitExceeded, NotEnforced, type SandboxedProcess } from "../../src/index.ts";
 import type { SandboxLimits } from "../../src/limits.ts";
 import { bind, dev, proc, tmpfs } from "../../src/mounts.ts";
 import type { Sandbox } from "../../src/sandbox.ts";
@@ -22,6 +22,7 @@ import { failure, inside, until } from "./arena.ts";
 import { arsenal, survivors, testAttempt } from "./attempt.ts";
 
 type Disk = typeof import("./fixtures/disk.ts");
+type Glutton = typeof import("./fixtures/glutton.ts");
 type Memory = typeof import("./fixtures/memory.ts");
 
 setDefaultTimeout(60_000); // the machine may have other things to do
@@ -54,6 +55,13 @@ const testMemoryOf = {
   container: isKept ? testAttempt : testIf("memory of containers", false, findTrees().lacks.memory ?? OWNED),
 };
 
+/** How an actor ends that has used up its memory. */
+function mustBeOfMemory(exit: Exit): void {
+  // Bun ends itself when the kernel refuses what it cannot do without, and nothing proves why. With a group, that mostly is quicker.
+  if (grouped("memory") && exit.reason === "limit") expect(exit.limit).toBe("memory");
+  else expect(exit).toMatchObject({ reason: "signal", signal: expect.stringMatching(/^SIG(ILL|TRAP|ABRT|SEGV)$/) });
+}
+
 describe("memory of an actor ends", () => {
   const MOST = 256 * MIB;
   for (const way of ["heap", "strings", "smallBuffers", "largeBuffer", "wasm", "maps"] as const) {
@@ -63,10 +71,7 @@ describe("memory of an actor ends", () => {
       if (outcome !== "it ended") expect(outcome).toMatch(/^(RangeError|ENOMEM)$/);
       const lives = await greedy.call.alive().catch(() => false);
       if (lives) return;
-      const exit = await greedy.exited;
-      // Bun ends itself when the kernel refuses what it cannot do without, and nothing proves why. With a group, that mostly is quicker.
-      if (grouped("memory") && exit.reason === "limit") expect(exit.limit).toBe("memory");
-      else expect(exit).toMatchObject({ reason: "signal", signal: expect.stringMatching(/^SIG(ILL|TRAP|ABRT|SEGV)$/) });
+      mustBeOfMemory(await greedy.exited);
     });
 
     test(`by ${way} not below the limit`, async () => {
@@ -78,6 +83,17 @@ describe("memory of an actor ends", () => {
 });
 
 describe("memory of an actor", () => {
+  test("used up: what is refused and not caught is mostly told, and never an end that looks like a return", async () => {
+    const errors: string[] = [];
+    for (let times = 0; times < 8; times++) {
+      await using greedy = await inside<Glutton>("glutton", { limits: { memory: "200 MiB" } });
+      const error = await failure(greedy.call.buffersOf(MIB));
+      errors.push((error as Error).message);
+      if (error instanceof ActorExit || error instanceof LimitExceeded) mustBeOfMemory(await greedy.exited);
+    }
+    expect(errors).toContain("Out of memory");
+  });
+
   /** Machines that tests run on have no more. */
   const TOUCHED = 420 * MIB;
   for (const mib of [64, 128, 256, 512, 640, 700, 768, 832, 1024, 2048, 8192])

@@ -100,6 +100,26 @@ test("bundle() tells where a syntax error is", async () => {
   expect(error.message).toMatch(/entry\.ts:2:\d+/);
 });
 
+test("bundle() takes an entry without an extension for a module, and only that", async () => {
+  write("app/lib/license", "no code");
+  const entry = write(
+    "app/lib/tool",
+    `#!/usr/bin/env bun\nimport text from "./license" with { type: "text" }; const all: string = text; console.log(all);`,
+  );
+  const text = await bundle(entry, scopeOf(entry, []));
+  expect(text).toContain("console.log(");
+  expect(text).toContain("no code");
+});
+
+test("bundle() refuses an entry that is no module by its name, which would run nothing", async () => {
+  for (const name of ["app/lib/data.json", "app/lib/notes.txt", "app/lib/page.html"]) {
+    const entry = write(name, "1");
+    const error = (await bundle(entry, scopeOf(entry, [])).catch((error: Error) => error)) as Error;
+    expect(error).toBeInstanceOf(SyntaxError);
+    expect(error.message).toBe(`Cannot bundle ${entry}: JavaScript or TypeScript is expected, by its name`);
+  }
+});
+
 test("bundle() makes it anew when a file has changed", async () => {
   const entry = write("app/lib/entry.ts", `export { own } from "./own.ts";`);
   const scope = scopeOf(entry, []);
