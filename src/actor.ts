@@ -18,9 +18,23 @@ import type { Inspection, State } from "./inspection.ts";
 import { KILL, type Killer } from "./killer.ts";
 import { type Cell, launch, type Output } from "./launch.ts";
 import { looker } from "./look.ts";
+import {
+  ABORT,
+  ANY,
+  checkOptions,
+  FLAG,
+  FUNCTION,
+  instance,
+  type Kinds,
+  list,
+  OBJECT,
+  PATH,
+  TEXT,
+  word,
+} from "./option.ts";
 import { enter } from "./roster.ts";
 import { policyOf, type Sandbox } from "./sandbox.ts";
-import { defaultScheduler, type Priority, type Scheduler } from "./scheduler.ts";
+import { defaultScheduler, type Priority, Scheduler } from "./scheduler.ts";
 import { checkerOf } from "./schema.ts";
 import { type Usage, usageOf } from "./usage.ts";
 import { denialOfCall, denialOfLandlock } from "./verdict.ts";
@@ -56,6 +70,25 @@ export interface SpawnOptions<Message extends TSchema = TSchema> {
   /** Who starts first of those that wait; `"normal"` where nothing is said. */
   readonly priority?: Priority;
 }
+
+const OUTPUT = word("inherit", "pipe", "ignore");
+/** What may be said of an actor. */
+export const SPAWNING: Kinds<Required<SpawnOptions>> = {
+  sandbox: ANY,
+  within: ANY,
+  name: TEXT,
+  stdout: OUTPUT,
+  stderr: OUTPUT,
+  signal: ABORT,
+  onMemoryWarning: FUNCTION,
+  loadTimeoutMs: ANY,
+  sources: list(PATH),
+  observe: FLAG,
+  messages: OBJECT,
+  scheduler: instance(Scheduler),
+  priority: ANY,
+};
+
 /** What a script gets beside what an actor gets. */
 export interface ScriptOptions {
   readonly argv: readonly string[];
@@ -85,6 +118,7 @@ export async function start<Module, Message>(
   options: SpawnOptions,
   script?: ScriptOptions,
 ): Promise<Actor<Module, Message>> {
+  checkOptions(options, SPAWNING);
   options.signal?.throwIfAborted();
   checkTimeout(options.loadTimeoutMs);
   const policy = policyWithin(policyOf(options.sandbox), options.within);

@@ -1,5 +1,6 @@
 /** An actor's functions, typed by its module. */
 import type { TSchema } from "typebox";
+import { ABORT, ANY, checkOptions, type Kinds, OBJECT } from "./option.ts";
 
 type AnyFunction = (...args: never) => unknown;
 type Functions<Module> = {
@@ -18,6 +19,8 @@ export interface CallOptions {
   /** What the result must be; anything else rejects with `SchemaMismatch`. */
   readonly result?: TSchema;
 }
+
+const KINDS: Kinds<Required<CallOptions>> = { signal: ABORT, timeoutMs: ANY, result: OBJECT };
 
 /** The functions that the module exports; with options first, `call({ timeoutMs: 100 }).parse(pdf)`. */
 export type Call<Module> = Functions<Module> & ((options: CallOptions) => Functions<Module>);
@@ -42,6 +45,9 @@ export function callsOf<Module>(make: MakeCall): Call<Module> {
       return called;
     };
   };
-  const withOptions = (options: CallOptions) => new Proxy({}, { get: functions(options) });
+  const withOptions = (options: CallOptions) => {
+    checkOptions(options, KINDS); // a misspelt time would be none
+    return new Proxy({}, { get: functions(options) });
+  };
   return new Proxy(withOptions, { get: functions(NO_OPTIONS) }) as unknown as Call<Module>;
 }

@@ -71,7 +71,9 @@ export function checkSpec(spec: ChildSpec, autoShutdown: AutoShutdown): CheckedS
   checkOptions(spec, KINDS);
   const { id, restart = "permanent", significant = false, type = "worker" } = spec;
   if (id === undefined || spec.start === undefined)
-    throw new TypeError(`Cannot supervise ${Bun.inspect(spec, { depth: 1 })}: id and start are expected`);
+    throw new TypeError(
+      `Cannot supervise ${Bun.inspect(spec, { depth: 1, compact: true })}: id and start are expected`,
+    );
   if (significant && restart === "permanent")
     throw new TypeError(
       `Cannot have child ${id} be significant: it is permanent, and never gone; transient or temporary is expected`,

@@ -48,8 +48,8 @@ ${listed(FLAGS)}
 path of the first two is written twice.
 
 Exit code: the script's own; 1 after an error that nobody caught; 128 and its
-number after a signal; 124 when the time was over, 137 when the processor time
-was; 125 when there is no sandbox; 2 for a command that makes no sense.`;
+number after a signal; 124 when the time was over, 137 when another limit ended
+it; 125 when there is no sandbox; 2 for a command that makes no sense.`;
 
 const PROGRAM_GRANTS = `Usage: caisson exec [grants] [--] program [args]
 
@@ -67,7 +67,7 @@ what reaches beyond the screen (titles, the clipboard). Otherwise its streams
 are yours.
 
 Exit code: the program's own; 128 and its number after a signal; 124 when the
-time was over, 137 when the processor time was; 125 when there is no sandbox;
+time was over, 137 when another limit ended it; 125 when there is no sandbox;
 126 for a program that cannot be run, 127 for one that is not there; 2 for a
 command that makes no sense.`;
 

@@ -65,7 +65,7 @@ export class Exposure implements Disposable {
   constructor(path: string) {
     this.path = resolve(path); // it is removed from wherever this process works by then
     const socket = { ...accepting(() => {}), open: (opened: Bun.Socket<Connection | undefined>) => this.#open(opened) };
-    const owned = listenAt(this.path);
+    const owned = listenOrSay(this.path);
     // @types/bun does not know `fd`.
     const how = { fd: owned.take(), allowHalfOpen: true, socket } as unknown as Bun.TCPSocketListenOptions<
       Connection | undefined
@@ -127,6 +127,23 @@ export class Exposure implements Disposable {
       const end = performance.now();
       this.#fresh = end + Math.max(FRESH_MS, FRESH_TIMES * (end - began));
     }
+  }
+}
+
+/** What a path lacks where no socket can be made at it. The calls' own words are of other names. */
+const LACKING: Readonly<Record<string, string>> = {
+  EEXIST: "there is something already, such as another status, which has to be closed first",
+  ENOENT: "its directory is not there",
+};
+
+function listenOrSay(path: string): Descriptor {
+  try {
+    return listenAt(path);
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
+    const { syscall, errno, code } = error;
+    const why = LACKING[code] ?? "no socket can be made there";
+    throw new SystemError(syscall, errno, `${path}: ${why}`, { cause: error });
   }
 }
 

@@ -15,6 +15,8 @@ const isObject = (value: unknown): value is object => typeof value === "object" 
 const isPlain = (value: unknown): value is object => isObject(value) && !Array.isArray(value);
 const isWhole = (value: unknown): value is number => Number.isInteger(value);
 
+/** What is looked at elsewhere, where more can be said of it. */
+export const ANY = kind("anything", () => true);
 export const TEXT = kind("a string", (value) => typeof value === "string");
 export const PATH = kind("a path", (value) => typeof value === "string" && value !== "");
 export const FLAG = kind("true or false", (value) => typeof value === "boolean");

@@ -1,13 +1,14 @@
 /** Calls spread over actors of one module, each of which is replaced before it wears out. */
-import { type Actor, type SpawnOptions, spawn } from "./actor.ts";
+import { type Actor, SPAWNING, type SpawnOptions, spawn } from "./actor.ts";
 import { Backoff } from "./backoff.ts";
 import { type Call, type CallOptions, callsOf, NO_OPTIONS } from "./call.ts";
 import { checkTimeout, timeoutError } from "./calls.ts";
 import { LimitExceeded } from "./error.ts";
 import type { Exit } from "./exit.ts";
 import { KILL, type Killer, killAs } from "./killer.ts";
+import { ANY, checkOptions, instance, type Kinds } from "./option.ts";
 import { plainOf, quantityOf, SIZE } from "./quantity.ts";
-import { checkOwn, type Reserve } from "./reserve.ts";
+import { checkOwn, Reserve } from "./reserve.ts";
 import { policyOf } from "./sandbox.ts";
 import { defaultScheduler } from "./scheduler.ts";
 import { policyWithin } from "./within.ts";
@@ -51,6 +52,18 @@ function mustHold({ size, reserve, sandbox, within, scheduler = defaultScheduler
   if (reserve !== undefined) reserve.mustHold(size, name);
   else scheduler.mustHold(size, { name, limits: policyWithin(policyOf(sandbox), within).limits });
 }
+
+const { signal: _signal, messages: _messages, observe: _observe, ...OF_EACH } = SPAWNING;
+const KINDS: Kinds<Required<PoolOptions>> = {
+  ...OF_EACH,
+  size: ANY,
+  concurrency: ANY,
+  calls: ANY,
+  memoryGrowth: ANY,
+  memoryGrowthBytes: ANY,
+  queue: ANY,
+  reserve: instance(Reserve),
+};
 
 type AnyModule = Record<string, (...args: unknown[]) => unknown>;
 
@@ -115,6 +128,7 @@ export class Pool<Module = unknown> implements AsyncDisposable {
   readonly #open = new Set<Promise<unknown>>();
 
   constructor(module: string | URL, options: PoolOptions) {
+    checkOptions(options, KINDS);
     const { size, concurrency, calls, memoryGrowth, memoryGrowthBytes, queue, reserve, ...spawning } = options;
     this.#most = {
       size: countOf(size, "size"),

@@ -1,7 +1,7 @@
 /** Processes kept ready: each within its walls, warm, and without code, until somebody takes it. */
 import type { Static, TSchema } from "typebox";
 import { type Policy, platform } from "../platform/index.ts";
-import { type Actor, bring, type Code, codeOf, deliver, type SpawnOptions } from "./actor.ts";
+import { type Actor, bring, type Code, codeOf, deliver, SPAWNING, type SpawnOptions } from "./actor.ts";
 import { Backoff } from "./backoff.ts";
 import { bundle, bundled, modulePath } from "./bundle.ts";
 import { checkTimeout } from "./calls.ts";
@@ -11,6 +11,7 @@ import { type Exit, exitBy } from "./exit.ts";
 import { grantsOf, hereOrRoot, startFrom } from "./grant.ts";
 import type { Inspection } from "./inspection.ts";
 import { type Cell, type Launch, launch } from "./launch.ts";
+import { ANY, checkOptions, type Kinds } from "./option.ts";
 import { enter, type Member, withdraw } from "./roster.ts";
 import { policyOf } from "./sandbox.ts";
 import { defaultScheduler, type Place, type Scheduler } from "./scheduler.ts";
@@ -29,6 +30,19 @@ export interface ReserveOptions extends Pick<SpawnOptions, Shared> {
   readonly name?: string;
 }
 
+const { sandbox, within, stdout, stderr, sources, scheduler: of, observe, name } = SPAWNING;
+const KINDS: Kinds<Required<ReserveOptions>> = {
+  sandbox,
+  within,
+  stdout,
+  stderr,
+  sources,
+  scheduler: of,
+  observe,
+  name,
+  size: ANY,
+};
+
 /** What is said of each actor. */
 export type ReserveSpawnOptions<Message extends TSchema = TSchema> = Omit<SpawnOptions<Message>, Shared>;
 
@@ -39,6 +53,7 @@ export type ReserveSpawnOptions<Message extends TSchema = TSchema> = Omit<SpawnO
  * @example await using ready = await reserve({ size: 4 }); const parser = await ready.spawn<typeof import("./parse.ts")>("./parse.ts");
  */
 export async function reserve(options: ReserveOptions): Promise<Reserve> {
+  checkOptions(options, KINDS);
   const { size, scheduler = defaultScheduler } = options;
   if (!Number.isInteger(size) || size < 1)
     throw new RangeError(`Cannot keep ${size} actors ready: a whole number from 1 is expected`);
@@ -55,8 +70,9 @@ export async function reserve(options: ReserveOptions): Promise<Reserve> {
   return kept;
 }
 
-/** Throws a TypeError for what is said of an actor and holds for all of its reserve. */
+/** Throws a TypeError for what is said of an actor and holds for all of its reserve, or is no option. */
 export function checkOwn(options: ReserveSpawnOptions): void {
+  checkOptions<SpawnOptions>(options, SPAWNING);
   const said: SpawnOptions = options; // by a program without types, say
   const shared = SHARED.filter((key) => said[key] !== undefined);
   if (shared.length > 0)
@@ -145,8 +161,8 @@ export class Reserve implements AsyncDisposable {
     module: string | URL,
     options: ReserveSpawnOptions<Message> = {},
   ): Promise<Actor<Module, Static<Message>>> {
-    this.#mustServe(options);
     checkOwn(options);
+    this.#mustServe(options);
     checkTimeout(options.loadTimeoutMs);
     const { size: _, name: __, ...shared } = this.#options;
     const all: SpawnOptions = { ...options, ...shared };

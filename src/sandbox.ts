@@ -123,20 +123,20 @@ export type Kind = "actor" | "program";
  * wrong: keys that there are not, null and undefined, and what is not plain data, for that could be one thing when it is checked and another
  * one when it is used.
  */
-export function checked(value: unknown): Sandbox {
+export function checked(value: unknown, of: Kind = "program"): Sandbox {
   const copy = plain(value);
   if (!Check(SCHEMA, copy)) {
     const [, [first]] = Errors(SCHEMA, copy);
     const at = stepsOf(first?.instancePath ?? "");
     // Of an amount more can be said than that a pattern does not match.
-    if (at[0] === "limits" && at.length === 2) amountsOf((copy as Sandbox).limits!, "program");
+    if (at[0] === "limits" && at.length === 2) amountsOf((copy as Sandbox).limits!, of);
     throw wrong(at, copy);
   }
   const sandbox = copy as Sandbox & { $schema?: string };
   delete sandbox.$schema;
   for (const rule of sandbox.net ?? []) parseRule(rule);
   if (sandbox.promises !== undefined) parsePromises(sandbox.promises);
-  amountsOf(sandbox.limits ?? NONE, "program");
+  amountsOf(sandbox.limits ?? NONE, of);
   return sandbox;
 }
 
@@ -186,7 +186,7 @@ function stepsOf(pointer: string): string[] {
 
 /** The policy of a sandbox: checked, complete, its paths real. Throws TypeError, RangeError or the SystemError of a path. */
 export function policyOf(sandbox: Sandbox = {}, of: Kind = "actor"): Policy {
-  const given = checked(sandbox);
+  const given = checked(sandbox, of);
   if (of === "actor") refuseOfActors(given);
   else refuseOfPrograms(given.limits);
   return completed(given, of, grantable);

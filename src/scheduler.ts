@@ -2,6 +2,7 @@
 import { availableParallelism } from "node:os";
 import type { Limits } from "../platform/index.ts";
 import { SchedulerRefused } from "./error.ts";
+import { ANY, checkOptions, type Kinds } from "./option.ts";
 import { COUNT, plainOf, quantityOf, SIZE } from "./quantity.ts";
 
 /** Actors of a higher priority start before all that wait with a lower one. */
@@ -20,6 +21,15 @@ export interface SchedulerOptions {
   /** How many may wait; 1024 where nothing is said. With 0, what cannot start at once is refused. */
   readonly queue?: number;
 }
+
+const KINDS: Kinds<Required<SchedulerOptions>> = {
+  starts: ANY,
+  actors: ANY,
+  memory: ANY,
+  memoryBytes: ANY,
+  processes: ANY,
+  queue: ANY,
+};
 
 /** What somebody asks for. */
 export interface Request {
@@ -63,8 +73,9 @@ export class Scheduler {
   readonly #used: Amounts = { starts: 0, actors: 0, memory: 0, processes: 0 };
   readonly #waiting: Readonly<Record<Priority, Set<Waiting>>> = { high: new Set(), normal: new Set(), low: new Set() };
 
-  /** Throws TypeError and RangeError for what is no amount. */
+  /** Throws TypeError and RangeError for what is no amount, or no option. */
   constructor(options: SchedulerOptions = {}) {
+    checkOptions(options, KINDS);
     const { memory, memoryBytes } = options;
     if (memory !== undefined && memoryBytes !== undefined)
       throw new TypeError("Cannot use both memory and memoryBytes of a scheduler: one is expected");

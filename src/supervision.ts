@@ -101,6 +101,8 @@ function backoffOf(
   const enoughMs = Math.max(firstMs, periodMs / (2 * (intensity + 1)));
   const mostMs = given.most === undefined ? enoughMs : millisecondsOf(given.most, "backoff.most");
   if (mostMs < firstMs)
-    throw new RangeError(`Cannot wait ${given.most} at most: at least what is waited first is expected`);
+    throw new RangeError(
+      `Cannot use ${given.most} as backoff.most: as much as backoff.first is expected, which is ${firstMs} ms`,
+    );
   return { firstMs, mostMs };
 }

@@ -37,6 +37,7 @@ export function topCommandOf(args: readonly string[]): TopCommand | undefined {
     else if (arg === "--once") once = true;
     else if (name === "--interval") intervalMs = intervalOf(value);
     else if (!arg.startsWith("-")) hosts.push(arg);
+    else if (FLAGS.includes(name)) throw new UsageError(`Cannot use ${name} with a value: it takes none`);
     else throw new UsageError(`Cannot understand ${arg}: there is no such flag${suggestion(name, FLAGS)}`);
   }
   const [host, ...others] = hosts;

@@ -17,7 +17,8 @@ import { LEDGERS, NAME, page, REALMS, RECORDS, SEARCH, THREADS } from "./page.ts
  * closes what its event loop owns.
  *
  * What a Worker started lives on. While a child of its lives, nothing is closed that this may need: its strings, the lock on the directory of its
- * group. Servants are what is of use to the realm alone, its zygotes, its actors and what it is still starting, and they are ended at once.
+ * group. Servants are what is of use to the realm alone: its zygotes, its actors and what it is still starting, which are ended at once, and the
+ * listeners of filters, which are closed at once, for whoever makes a call that nobody answers would wait for as long as they are open.
  *
  * A descriptor is written down behind its opening and struck out before its end. So one may be lost for good where a Worker is stopped
  * in between, but nobody ever closes a number that has become somebody else's. That of a child must not be lost, for nobody would reap what seems to be

@@ -72,6 +72,13 @@ describe("call", () => {
     expect(await rejection(actor.call.echo({ on: () => {} }))).toBeInstanceOf(TypeError);
   });
 
+  test("with what is no option throws: a misspelt time would be none", () => {
+    expect(() => actor.call({ timeout: 20 } as never)).toThrow(
+      "Cannot use the option timeout: there is none of this name",
+    );
+    expect(() => actor.call({ signal: {} } as never)).toThrow(TypeError);
+  });
+
   test("with timeoutMs rejects with a TimeoutError, and the actor lives on", async () => {
     expect((await rejection(actor.call({ timeoutMs: 20 }).hang())).name).toBe("TimeoutError");
     expect(await actor.call.add(1, 1)).toBe(2);
@@ -246,6 +253,20 @@ describe("messages", () => {
 });
 
 describe("spawn rejects", () => {
+  test.each([
+    // Limits belong into the sandbox: what nobody reads would hold for nobody.
+    [{ limits: { cpuTime: "1 s" } }, "Cannot use the option limits: there is none of this name"],
+    [{ stdout: "inherits" }, 'Cannot use "inherits" as stdout: "inherit", "pipe", "ignore" is expected'],
+    [{ onMemoryWarning: 1 }, "Cannot use 1 as onMemoryWarning: a function is expected"],
+    [{ signal: {} }, "Cannot use {} as signal: an AbortSignal is expected"],
+    [{ scheduler: {} }, "Cannot use {} as scheduler: a Scheduler is expected"],
+    [null, "Cannot use null as options: an object is expected"],
+  ])("what is no option, or none of its kind: %j", async (options, message) => {
+    const error = await rejection(spawn(fixture("hangs"), options as never));
+    expect(error).toBeInstanceOf(TypeError);
+    expect(error.message).toBe(message);
+  });
+
   test("with what the module throws while it loads", async () => {
     const error = await rejection(spawn(fixture("throws")));
     expect(error).toBeInstanceOf(RangeError);

@@ -226,6 +226,7 @@ describe("the place of a status", () => {
     {
       using _ = exposeStatus({ path });
       expect(() => exposeStatus({ path })).toThrow(expect.objectContaining({ code: "EEXIST" }));
+      expect(() => exposeStatus({ path })).toThrow(`${path}: there is something already, such as another status`);
       using peer = await dial({ unix: path });
       expect(await next(peer)).toBeDefined();
     }
@@ -237,6 +238,12 @@ describe("the place of a status", () => {
     using _ = exposeStatus({ path });
     using peer = await dial({ unix: path });
     expect(await next(peer)).toBeDefined();
+  });
+
+  test("is in a directory that is there", () => {
+    const nowhere = join(base, "nowhere", "status");
+    expect(() => exposeStatus({ path: nowhere })).toThrow(expect.objectContaining({ code: "ENOENT" }));
+    expect(() => exposeStatus({ path: nowhere })).toThrow(`${nowhere}: its directory is not there`);
   });
 
   test.each(["missing", "file", "socket"])("is no link that was planted, to what is a %s", (target) => {

@@ -54,9 +54,10 @@ describe("limitsOf()", () => {
 
   test("wants of an actor as much memory as Bun needs, and less of a program", () => {
     expect(limitsOf({ memory: "16 MiB" }).memory).toBe(16 * MIB);
-    expect(() => limitsOf({ memory: "16 MiB" }, "actor")).toThrow(
-      new RangeError('Cannot use "16 MiB" as limits.memory: 64 MiB at least is expected'),
-    );
+    for (const memory of ["16 MiB", "1 MiB"])
+      expect(() => limitsOf({ memory }, "actor")).toThrow(
+        new RangeError(`Cannot use "${memory}" as limits.memory: 64 MiB at least is expected`),
+      );
   });
 
   const REFUSED: readonly (readonly [unknown, ErrorConstructor, string])[] = [

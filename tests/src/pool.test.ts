@@ -42,6 +42,11 @@ describe("pool()", () => {
     expect(await actors.call.add(1, 2)).toBe(3);
   });
 
+  test("rejects with a TypeError for what is no option: it would hold for nobody", async () => {
+    for (const options of [{ limits: {} }, { call: 1 }, { signal: new AbortController().signal }, { reserve: {} }])
+      expect(await rejection(start({ size: 1, ...options } as never))).toBeInstanceOf(TypeError);
+  });
+
   test("spreads calls to the least busy", async () => {
     await using actors = await start({ size: 2, concurrency: 2 });
     const controller = new AbortController();

@@ -477,7 +477,9 @@ describe("reserve()", () => {
 
   test("throws at once for what cannot be", async () => {
     for (const size of [0, 1.5, Number.NaN]) expect(await rejection(reserve({ size }))).toBeInstanceOf(RangeError);
+    expect(await rejection(reserve({ size: 1, limits: {} } as never))).toBeInstanceOf(TypeError);
     await using kept = await reserve({ size: 1 });
+    expect(await rejection(kept.spawn(module, { limits: {} } as never))).toBeInstanceOf(TypeError);
     for (const loadTimeoutMs of [Number.POSITIVE_INFINITY, Number.NaN, -1, 2 ** 31])
       expect(await rejection(kept.spawn(module, { loadTimeoutMs }))).toBeInstanceOf(RangeError);
     expect(await rejection(kept.spawn(module, { loadTimeoutMs: "5 s" } as never))).toBeInstanceOf(TypeError);

@@ -164,6 +164,9 @@ describe("Scheduler.enter()", () => {
     for (const options of [{ starts: 0 }, { actors: 1.5 }, { memory: "5" }, { queue: -1 }, { processes: Number.NaN }])
       expect(() => new Scheduler(options)).toThrow(RangeError);
     expect(() => new Scheduler({ memory: "1 MiB", memoryBytes: 1 })).toThrow(TypeError);
+    expect(() => new Scheduler({ actor: 1 } as object)).toThrow(
+      "Cannot use the option actor: there is none of this name",
+    );
   });
 });
 

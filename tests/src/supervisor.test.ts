@@ -72,7 +72,10 @@ describe("supervise", () => {
       [{ children: [a], period: 5 }, "Cannot use 5 as period"],
       [{ children: [a], period: "1000 h" }, "at most 24 days"],
       [{ children: [a], backoff: { first: "1 ms" } }, "Cannot wait 1 ms"],
-      [{ children: [a], backoff: { first: "1 s", most: "500 ms" } }, "Cannot wait 500 ms at most"],
+      [
+        { children: [a], backoff: { first: "1 s", most: "500 ms" } },
+        "Cannot use 500 ms as backoff.most: as much as backoff.first is expected, which is 1000 ms",
+      ],
       [{ children: [a], retries: 3 }, "Cannot use the option retries"],
       [{ children: [b, { ...a, restart: "always" }] }, "as restart"],
       [{ children: [b, { ...a, shutdown: "soon" }] }, "Cannot use"],

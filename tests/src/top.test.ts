@@ -80,7 +80,7 @@ describe("topCommandOf()", () => {
 
   test.each([
     ["--jsn", "did you mean --json?"],
-    ["--json=1", "there is no such flag"],
+    ["--json=1", "Cannot use --json with a value: it takes none"],
     ["--interval", "Cannot use --interval without a value: --interval=time is expected"],
     ["--interval=", "Cannot use --interval without a value"],
     ["--interval=soon", "Cannot use"],

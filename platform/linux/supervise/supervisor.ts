@@ -57,7 +57,7 @@ class Supervisor {
     this.#control = new Descriptor(ours);
     this.#its = new Descriptor(theirs);
     this.#worker = new Worker(new URL("./notifier.ts", import.meta.url).href, { smol: true });
-    this.#worker.unref();
+    (this.#worker as unknown as { unref(): void }).unref(); // which the types of the DOM do not know, in a project that has those
     this.#worker.onmessage = ({ data }: MessageEvent<Told>) => this.#take(data);
     this.#worker.onerror = () => this.end();
     this.#worker.addEventListener("close", () => this.#release());
