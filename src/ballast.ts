@@ -5,15 +5,12 @@ import { MAP, PROT } from "../syscalls/linux/numbers.ts";
 /** More than the thorough half of the codec takes, which the first error that is sent loads. */
 const BALLAST = 4 * 2 ** 20;
 
-let address: number | undefined;
-
-/** From here on it counts for RLIMIT_DATA, and for nothing else: nobody touches it. */
-export function keepBallast(): void {
-  address = self.call("mmap", null, BALLAST, PROT.READ | PROT.WRITE, MAP.PRIVATE | MAP.ANONYMOUS, -1, 0);
-}
-
-/** Leaves it to whoever asks for memory next. */
-export function dropBallast(): void {
-  if (address !== undefined) self.call("munmap", address, BALLAST);
-  address = undefined;
+/** Takes it: it counts for RLIMIT_DATA, and for nothing else, for nobody touches it. Returns what leaves it to whoever asks for memory next. */
+export function keepBallast(): () => void {
+  const address = self.call("mmap", null, BALLAST, PROT.READ | PROT.WRITE, MAP.PRIVATE | MAP.ANONYMOUS, -1, 0);
+  let kept = true;
+  return () => {
+    if (kept) self.call("munmap", address, BALLAST);
+    kept = false; // it may be somebody else's next time
+  };
 }

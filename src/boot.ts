@@ -13,7 +13,7 @@ import { answer, inbox, join, send, signal } from "./inbox.ts";
 import { DescriptorLane } from "./lane.ts";
 import { forget, loadReach } from "./late.ts";
 import { HOST_GONE, windowOf } from "./link.ts";
-import { decode, encode } from "./message.ts";
+import { decode, encode, makeRoomBy } from "./message.ts";
 
 /** Where the host's program put what it hands over. */
 const DATA_LANE = 3;
@@ -73,7 +73,7 @@ async function boot(): Promise<void> {
   const result = filter.length > 0 ? setFilter(self, filter, flags) : 0;
   if (result > 0) listener = result;
   join(channel);
-  keepBallast();
+  makeRoomBy(keepBallast());
   process.on("uncaughtException", fail);
   process.on("unhandledRejection", fail);
   process.on("exit", () => channel.flush());

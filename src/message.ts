@@ -1,5 +1,4 @@
 /** The value codec: what structured clone takes, and capabilities, as bytes and back. The format is in docs/values.md. */
-import { dropBallast } from "./ballast.ts";
 import type * as Cbor from "./cbor.ts";
 import { ProtocolViolation } from "./error.ts";
 import { parse, stringify } from "./json.ts";
@@ -33,10 +32,16 @@ const UNDEFINED = 0xf7;
 const BYTES_OF_U32 = 0x5a;
 
 let cbor: typeof Cbor | undefined;
+let makeRoom = (): void => {};
+
+/** Has `make` called before the thorough half of the codec is loaded, which takes memory: who has none left could not even say so. */
+export function makeRoomBy(make: () => void): void {
+  makeRoom = make;
+}
 
 /** The thorough half of the codec. To run its modules takes milliseconds of an actor's start, and many an actor never needs them. */
 function loadCbor(): typeof Cbor {
-  if (cbor === undefined) dropBallast(); // or an actor that is out of memory could not even say so
+  if (cbor === undefined) makeRoom();
   cbor ??= require("./cbor.ts") as typeof Cbor;
   return cbor;
 }

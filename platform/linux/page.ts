@@ -21,8 +21,9 @@ const NEXT = 2 ** 32;
 const PLACES = 16;
 
 /*
- * What lies where: the anchor's words; those of the search for orphans; the realms' threads; the anchor's stack, down from its top, for by a signal every thread is had to make calls
- * (`threads.ts`), and what the kernel puts there grows with the processor's registers; the ledgers, a record being four bytes.
+ * What lies where: the anchor's words; those of the search for orphans; the realms' threads; the anchor's stack, down from its top, for by a signal
+ * every thread is had to make calls (`threads.ts`), and what the kernel puts there grows with the processor's registers; the ledgers, a record being
+ * four bytes.
  */
 export const SEARCH = 128;
 export const THREADS = 512;
