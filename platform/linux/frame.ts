@@ -1,6 +1,7 @@
 /** Frames: calls that travel together, laid out as the puppet takes them. */
 import { type Argument, type Kernel, numberOf, type SyscallName, text } from "../../syscalls/kernel.ts";
 import { W } from "../../syscalls/linux/numbers.ts";
+import { POLLIN } from "../../syscalls/linux/poll.ts";
 import { RUSAGE_SIZE, SIGINFO_SIZE, WALL } from "../../syscalls/linux/process.ts";
 import { Memory, type Target } from "../../syscalls/struct.ts";
 import { refusalOf } from "./advice.ts";
@@ -45,7 +46,6 @@ export const TIMED_OUT = 124;
 
 /** A siginfo_t and the struct rusage behind it. */
 export const NEWS_SIZE = SIGINFO_SIZE + RUSAGE_SIZE;
-export const POLLIN = 1;
 /** POLLIN, POLLERR, POLLHUP: there is something to read, if only the end. */
 export const READABLE = 0x19;
 

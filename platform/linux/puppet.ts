@@ -1,6 +1,7 @@
 /** The puppet: a process without a will of its own, which makes the system calls that it is told to make. */
 import { MAX_ERRNO, numberOf } from "../../syscalls/kernel.ts";
 import { SIG } from "../../syscalls/linux/numbers.ts";
+import { POLLIN } from "../../syscalls/linux/poll.ts";
 import { CLD, SIGINFO, SIGINFO_SIZE } from "../../syscalls/linux/process.ts";
 import { Assembler, R } from "../../syscalls/x64.ts";
 import {
@@ -20,7 +21,6 @@ import {
   NEWS_SIZE,
   OWN_STRINGS,
   POLLED,
-  POLLIN,
   READABLE,
   RESULT,
   SECOND_POLL,

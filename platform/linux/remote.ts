@@ -3,34 +3,14 @@ import { SystemError } from "../../syscalls/error.ts";
 import { type Argument, type Kernel, type SyscallName, self } from "../../syscalls/kernel.ts";
 import { MSG } from "../../syscalls/linux/constants.ts";
 import { ERRNO } from "../../syscalls/linux/numbers.ts";
+import { POLLFD, POLLIN, poll, readable } from "../../syscalls/linux/poll.ts";
 import { receiveDescriptors } from "../../syscalls/linux/socket.ts";
-import {
-  Batch,
-  FRAME_SIZE,
-  NEWS_SIZE,
-  POLLIN,
-  type Prepared,
-  prepare,
-  READABLE,
-  type Setting,
-  TooLarge,
-} from "./frame.ts";
+import { Batch, FRAME_SIZE, NEWS_SIZE, type Prepared, prepare, READABLE, type Setting, TooLarge } from "./frame.ts";
 
-const POLLFD = 8;
 /** No set-up takes as long, on any machine. */
 const PATIENCE_MS = 10_000;
 /** Where answers arrive. */
 const packet = new Uint8Array(FRAME_SIZE);
-
-/** poll(2): how many are ready, none when the time is over; undefined when a signal's handler came in between, for the kernel never restarts it. */
-function poll(polled: Uint8Array, count: number, timeoutMs: number): number | undefined {
-  try {
-    return self.call("poll", polled, count, timeoutMs);
-  } catch (error) {
-    if (error instanceof SystemError && error.code === "EINTR") return undefined;
-    throw error;
-  }
-}
 
 /** The host's end of a puppet's socket: a kernel whose calls are made over there. */
 export class PuppetKernel implements Kernel {
@@ -199,12 +179,9 @@ export class PuppetKernel implements Kernel {
 
   /** Waits in place until there is something to take. */
   #await(): void {
-    const polled = new Uint8Array(POLLFD);
-    new DataView(polled.buffer).setInt32(0, this.#socket, true);
-    polled[4] = POLLIN;
     const deadline = performance.now() + this.patienceMs;
     for (;;) {
-      const ready = poll(polled, 1, Math.max(0, Math.ceil(deadline - performance.now())));
+      const ready = poll(self, readable(this.#socket), Math.max(0, Math.ceil(deadline - performance.now())));
       if (ready === 0) this.#giveUp();
       if (ready !== undefined) return;
     }
@@ -245,7 +222,7 @@ export class PuppetKernel implements Kernel {
       view.setInt32(POLLFD * index, socket, true);
       view.setInt16(POLLFD * index + 4, POLLIN, true);
     });
-    if (poll(polled, sockets.length, timeoutMs) === undefined) return true;
+    if (poll(self, polled, timeoutMs) === undefined) return true;
     if (this.#news !== undefined && (view.getInt16(POLLFD + 6, true) & POLLIN) !== 0) {
       const news = new Uint8Array(NEWS_SIZE);
       if (self.call("recvfrom", this.#news.socket, news, NEWS_SIZE, MSG.DONTWAIT, null, null) === NEWS_SIZE) {

@@ -4,6 +4,7 @@ import type { Kernel } from "../kernel.ts";
 import { Struct } from "../struct.ts";
 import { AF, MSG, SOCK } from "./constants.ts";
 import { ERRNO } from "./numbers.ts";
+import { readable } from "./poll.ts";
 
 // From linux/netlink.h and linux/audit.h.
 const NETLINK_AUDIT = 9;
@@ -40,7 +41,6 @@ const AUDIT_STATUS = new Struct({
 });
 /** What a record can have, and a header. MAX_AUDIT_MESSAGE_LENGTH of linux/audit.h */
 const MOST = 8970 + NLMSGHDR.size;
-const POLLIN = 1;
 
 /**
  * A socket to which every record is sent from now on, one a packet; those for which it has no room are lost without a word. It takes packets of
@@ -102,11 +102,8 @@ function asked(kernel: Kernel, type: number, body: Uint8Array, last: number): [t
 }
 
 function answer(kernel: Kernel, socket: number, asked: number): [type: number, body: Uint8Array] {
-  const polled = new Uint8Array(8);
-  new DataView(polled.buffer).setInt32(0, socket, true);
-  polled[4] = POLLIN;
   // A thread of the kernel's answers, at once.
-  if (kernel.call("poll", polled, 1, 1000) === 0)
+  if (kernel.call("poll", readable(socket), 1, 1000) === 0)
     throw new SystemError("recvfrom", ERRNO.ETIMEDOUT, `(audit ${asked})`);
   const packet = new Uint8Array(MOST);
   const length = kernel.call("recvfrom", socket, packet, packet.length, MSG.DONTWAIT, null, null);

@@ -1,8 +1,8 @@
 /** Processes: how they start, what they may use, how they end. */
-import { SystemError } from "../error.ts";
 import type { Kernel } from "../kernel.ts";
 import { Memory, Struct } from "../struct.ts";
 import { AT, CLONE, KEY_SPEC, KEYCTL, MACHINE, P, PR, RLIMIT, SIG, W } from "./numbers.ts";
+import { poll, readable } from "./poll.ts";
 
 /** `struct clone_args` of `clone3(2)`. */
 export const CLONE_ARGS_STRUCT = new Struct({
@@ -336,21 +336,11 @@ export function reap(kernel: Kernel, child: number, named: number = P.PIDFD): En
   return pid === 0 ? undefined : ended;
 }
 
-const POLLFD = 8;
-const POLLIN = 1;
-
 /** Waits in place until the child that a pidfd names has ended, and reaps it: also by one with O_NONBLOCK, of which `waitid(2)` says EAGAIN. */
 export function awaitEnd(kernel: Kernel, pidfd: number): Ended {
-  const polled = new Uint8Array(POLLFD);
-  new DataView(polled.buffer).setInt32(0, pidfd, true);
-  polled[4] = POLLIN;
   for (;;) {
     const ended = reap(kernel, pidfd);
     if (ended !== undefined) return ended;
-    try {
-      kernel.call("poll", polled, 1, -1);
-    } catch (error) {
-      if (!(error instanceof SystemError && error.code === "EINTR")) throw error; // the kernel never restarts it
-    }
+    poll(kernel, readable(pidfd), -1);
   }
 }

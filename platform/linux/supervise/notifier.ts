@@ -15,6 +15,7 @@ import {
   reply,
 } from "../../../syscalls/linux/notify.ts";
 import { ERRNO, O, RESOLVE, SIG } from "../../../syscalls/linux/numbers.ts";
+import { POLLFD, POLLIN, poll } from "../../../syscalls/linux/poll.ts";
 import { openProcess, takeDescriptor } from "../../../syscalls/linux/process.ts";
 import { signalProcess } from "../../../syscalls/linux/signal.ts";
 import type { SupervisedCall } from "../../platform.ts";
@@ -35,8 +36,6 @@ import { SIGNATURES } from "./signatures.ts";
 
 declare function postMessage(told: Told): void;
 
-const POLLFD = 8;
-const POLLIN = 1;
 const SHUT_RDWR = 2;
 
 interface Watched extends Orders {
@@ -75,12 +74,7 @@ function wait(control: number): { readonly descriptor: number; readonly events: 
     const isFull = (watched.get(descriptor)?.asked.size ?? 0) >= MOST_ASKED;
     view.setInt16(POLLFD * index + 4, isFull ? 0 : POLLIN, true);
   });
-  try {
-    self.call("poll", polled, descriptors.length, -1);
-  } catch (error) {
-    if (error instanceof SystemError && error.errno === ERRNO.EINTR) return [];
-    throw error;
-  }
+  if (poll(self, polled, -1) === undefined) return [];
   return descriptors
     .map((descriptor, index) => ({ descriptor, events: view.getInt16(POLLFD * index + 6, true) }))
     .filter(({ events }) => events !== 0);
